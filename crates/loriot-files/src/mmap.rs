@@ -1,0 +1,65 @@
+//! Read-only memory maps: the one place outside the kernels with `unsafe`.
+
+#![allow(unsafe_code)] // A map is a promise about the file that only the operating system could keep.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+/// A file's bytes, mapped read-only.
+#[derive(Debug)]
+pub struct Mmap(memmap2::Mmap);
+
+impl Mmap {
+    /// Maps the whole file. An empty file is an error of kind `InvalidInput` on some systems.
+    pub fn open(path: &Path) -> std::io::Result<Mmap> {
+        let file = File::open(path)?;
+        if file.metadata()?.is_dir() {
+            return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a directory"));
+        }
+        // SAFETY: the map is read-only and private. The file must not shrink while it is mapped;
+        // every file of ours is replaced by rename, never rewritten in place, so the mapped inode
+        // stays as it is. A foreign process that truncates a model under us gets a SIGBUS, as
+        // with every loader that maps weights.
+        unsafe { memmap2::Mmap::map(&file) }.map(Mmap)
+    }
+
+    /// Tells the system that the pages will not be read again soon, so that they stop counting
+    /// as this process's memory. They are read back from the file if they are.
+    pub fn release(&self) {
+        #[cfg(unix)]
+        {
+            // SAFETY: `DontNeed` on a read-only file map drops clean pages only; a later read
+            // faults them in again with the same content.
+            let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+        }
+    }
+}
+
+impl Deref for Mmap {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_released_map_still_reads_the_same() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), vec![7; 100_000]).unwrap();
+        let map = Mmap::open(file.path()).unwrap();
+        map.release();
+        assert_eq!(map.len(), 100_000);
+        assert!(map.iter().all(|&byte| byte == 7));
+    }
+
+    #[test]
+    fn a_folder_cannot_be_mapped() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(Mmap::open(dir.path()).is_err());
+    }
+}
