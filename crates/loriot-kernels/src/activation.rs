@@ -1,0 +1,218 @@
+//! Activation functions of the feed-forward layers, and their derivatives.
+
+use crate::Isa;
+use crate::isa::dispatch;
+use crate::lanes::math::{exp, normal_cdf, normal_density};
+use crate::lanes::{Lanes, Vector, inlined, map, map_2, update, update_with};
+
+/// What stands between the two linear layers of a feed-forward block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    /// `x·Φ(x)`, `Φ(x) = (1 + erf(x/√2)) / 2`: Hendrycks and Gimpel 2016; `torch.nn.GELU()`, `gelu` in config.json.
+    Gelu,
+    /// `x/2·(1 + tanh(√(2/π)·(x + 0.044715·x³)))`: `torch.nn.GELU("tanh")`, `gelu_new` and `gelu_pytorch_tanh`.
+    GeluTanh,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Isa {
+    /// `y = f(x)`.
+    pub fn activation(self, y: &mut [f32], x: &[f32], activation: Activation) {
+        dispatch!(self, activation_body(y: &mut [f32], x: &[f32], activation: Activation))
+    }
+
+    /// [`Isa::activation`] that replaces `x` by `y`.
+    pub fn activation_in_place(self, x: &mut [f32], activation: Activation) {
+        dispatch!(self, activation_in_place_body(x: &mut [f32], activation: Activation))
+    }
+
+    /// `dx = dy·f'(x)`.
+    pub fn activation_backward(
+        self,
+        dx: &mut [f32],
+        dy: &[f32],
+        x: &[f32],
+        activation: Activation,
+    ) {
+        dispatch!(self, activation_backward_body(
+            dx: &mut [f32], dy: &[f32], x: &[f32], activation: Activation,
+        ))
+    }
+
+    /// [`Isa::activation_backward`] that replaces `dy` by `dx`.
+    pub fn activation_backward_in_place(self, dy: &mut [f32], x: &[f32], activation: Activation) {
+        dispatch!(self, activation_backward_in_place_body(
+            dy: &mut [f32], x: &[f32], activation: Activation,
+        ))
+    }
+}
+
+#[inline(always)]
+fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
+    let lanes = L::here();
+    match activation {
+        Activation::Gelu => map(lanes, y, x, inlined!(|x| gelu(lanes, x))),
+        Activation::GeluTanh => map(lanes, y, x, inlined!(|x| gelu_tanh(lanes, x))),
+        Activation::Relu => map(lanes, y, x, inlined!(|x| relu(lanes, x))),
+    }
+}
+
+#[inline(always)]
+fn activation_in_place_body<L: Lanes>(x: &mut [f32], activation: Activation) {
+    let lanes = L::here();
+    match activation {
+        Activation::Gelu => update(lanes, x, inlined!(|x| gelu(lanes, x))),
+        Activation::GeluTanh => update(lanes, x, inlined!(|x| gelu_tanh(lanes, x))),
+        Activation::Relu => update(lanes, x, inlined!(|x| relu(lanes, x))),
+    }
+}
+
+#[inline(always)]
+fn activation_backward_body<L: Lanes>(
+    dx: &mut [f32],
+    dy: &[f32],
+    x: &[f32],
+    activation: Activation,
+) {
+    let lanes = L::here();
+    match activation {
+        Activation::Gelu => {
+            map_2(lanes, dx, dy, x, inlined!(|dy, x| dy * gelu_derivative(lanes, x)));
+        }
+        Activation::GeluTanh => {
+            map_2(lanes, dx, dy, x, inlined!(|dy, x| dy * gelu_tanh_derivative(lanes, x)));
+        }
+        Activation::Relu => {
+            map_2(lanes, dx, dy, x, inlined!(|dy, x| relu_backward(lanes, dy, x)));
+        }
+    }
+}
+
+#[inline(always)]
+fn activation_backward_in_place_body<L: Lanes>(dy: &mut [f32], x: &[f32], activation: Activation) {
+    let lanes = L::here();
+    match activation {
+        Activation::Gelu => {
+            update_with(lanes, dy, x, inlined!(|dy, x| dy * gelu_derivative(lanes, x)));
+        }
+        Activation::GeluTanh => {
+            update_with(lanes, dy, x, inlined!(|dy, x| dy * gelu_tanh_derivative(lanes, x)));
+        }
+        Activation::Relu => {
+            update_with(lanes, dy, x, inlined!(|dy, x| relu_backward(lanes, dy, x)));
+        }
+    }
+}
+
+#[inline(always)]
+fn gelu<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    x * normal_cdf(lanes, x)
+}
+
+/// `Φ(x) + x·φ(x)`.
+#[inline(always)]
+fn gelu_derivative<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    x.mul_add(normal_density(lanes, x), normal_cdf(lanes, x))
+}
+
+/// `√(2/π)`, and the same times 0.044715.
+const TANH_ARGUMENT: (f32, f32) = (0.797_884_6, 0.035_677_407);
+
+/// `(1 + tanh(u)) / 2 = 1 / (1 + exp(−2u))`: no cancellation at either end.
+#[inline(always)]
+fn sigmoid_of_twice_argument<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    let slope = (x * x).mul_add(lanes.splat(TANH_ARGUMENT.1), lanes.splat(TANH_ARGUMENT.0));
+    let one = lanes.splat(1.0);
+    one / (one + exp(lanes, lanes.splat(-2.0) * x * slope))
+}
+
+#[inline(always)]
+fn gelu_tanh<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    x * sigmoid_of_twice_argument(lanes, x)
+}
+
+/// `s + x·s·(1 − s)·2u'` for `s = 1 / (1 + exp(−2u))`.
+#[inline(always)]
+fn gelu_tanh_derivative<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    // Beyond 16 it is 0 or 1 exactly, and further out `s·(1 − s)·u'` would be 0·∞. A NaN passes through both.
+    let x = lanes.splat(-16.0).max(lanes.splat(16.0).min(x));
+    let s = sigmoid_of_twice_argument(lanes, x);
+    let twice_slope =
+        (x * x).mul_add(lanes.splat(6.0 * TANH_ARGUMENT.1), lanes.splat(2.0 * TANH_ARGUMENT.0));
+    let bell = s * (lanes.splat(1.0) - s);
+    (bell * x).mul_add(twice_slope, s)
+}
+
+#[inline(always)]
+fn relu<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    let zero = lanes.splat(0.0);
+    x.if_less(zero, zero, x)
+}
+
+#[inline(always)]
+fn relu_backward<L: Lanes>(lanes: L, dy: L::F32, x: L::F32) -> L::F32 {
+    let zero = lanes.splat(0.0);
+    zero.if_less(x, dy, zero)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::activation as reference;
+    use crate::testing::{EPSILON, assert_within, noise, wide};
+
+    const ALL: [Activation; 3] = [Activation::Gelu, Activation::GeluTanh, Activation::Relu];
+
+    #[test]
+    fn activations_match_reference_at_every_length_on_every_isa() {
+        for len in 0..=130 {
+            // Off the alignment, in -8..8.
+            let x: Vec<f32> = noise(len + 1, 1)[1..].iter().map(|x| 8.0 * x).collect();
+            let dy = &noise(len + 1, 2)[1..];
+            for (isa, f) in Isa::available().into_iter().flat_map(|isa| ALL.map(|f| (isa, f))) {
+                let what = format!("{isa}, {f:?}, length {len}");
+                let want: Vec<f64> =
+                    wide(&x).iter().map(|x| reference::activation(*x, f)).collect();
+                let mut y = vec![7.0; len];
+                isa.activation(&mut y, &x, f);
+                // Φ is within 1e-7, about ε; the sigmoid's relative error is 2ε·(1 + its exponent's share).
+                assert_within(&y, &want, |i| 6.0 * EPSILON * f64::from(x[i].abs()), &what);
+                let mut in_place = x.clone();
+                isa.activation_in_place(&mut in_place, f);
+                assert_eq!(in_place, y, "{what}");
+
+                let slope = wide(&x).into_iter().map(|x| reference::activation_derivative(x, f));
+                let want: Vec<f64> = slope.zip(dy).map(|(df, dy)| df * f64::from(*dy)).collect();
+                let mut dx = vec![7.0; len];
+                isa.activation_backward(&mut dx, dy, &x, f);
+                // Of two terms below 1.3, one holds an exponential, whose relative error is ε times its exponent.
+                assert_within(&dx, &want, |i| 16.0 * EPSILON * f64::from(dy[i].abs()), &what);
+                let mut in_place = dy.to_vec();
+                isa.activation_backward_in_place(&mut in_place, &x, f);
+                assert_eq!(in_place, dx, "{what}");
+            }
+        }
+    }
+
+    #[test]
+    fn far_out_an_activation_is_zero_or_the_identity_and_its_slope_zero_or_one() {
+        let x = [-1e30, -200.0, -30.0, 30.0, 200.0, 1e15];
+        for (isa, f) in Isa::available().into_iter().flat_map(|isa| ALL.map(|f| (isa, f))) {
+            let (mut y, mut slope) = ([7.0; 6], [7.0; 6]);
+            isa.activation(&mut y, &x, f);
+            isa.activation_backward(&mut slope, &[1.0; 6], &x, f);
+            assert_eq!(y, [0.0, 0.0, 0.0, 30.0, 200.0, 1e15], "{isa}, {f:?}");
+            assert_eq!(slope, [0.0, 0.0, 0.0, 1.0, 1.0, 1.0], "{isa}, {f:?}");
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        for (isa, f) in Isa::available().into_iter().flat_map(|isa| ALL.map(|f| (isa, f))) {
+            let mut y = [7.0];
+            isa.activation(&mut y, &[f32::NAN], f);
+            assert!(y[0].is_nan(), "{isa}, {f:?}");
+        }
+    }
+}

@@ -1,0 +1,298 @@
+//! Dropout whose masks are a function of what is dropped, and of nothing else.
+//!
+//! Element `e` of a tensor is kept where word `e % 4` of block `e / 4` of Philox4x32-10 (Salmon, Moraes, Dror and Shaw,
+//! "Parallel random numbers: as easy as 1, 2, 3", 2011) is at least `p·2^32`. The generator has no state: a mask drawn
+//! again for the backward pass, by another thread or by another machine is the same mask, at every level.
+//!
+//! | 32 bits   | hold                                                        |
+//! |-----------|-------------------------------------------------------------|
+//! | key 0, 1  | seed, low and high half                                     |
+//! | counter 0 | block: element / 4                                          |
+//! | counter 1 | step                                                        |
+//! | counter 2 | row in the global batch                                     |
+//! | counter 3 | layer (bits 0..16), side (16), LoRA index (17..25), site (25..28) |
+
+use crate::Isa;
+use crate::isa::dispatch;
+use crate::lanes::Lanes;
+
+/// Which text of a pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The query.
+    Query,
+    /// The product title.
+    Product,
+}
+
+/// Which dropout of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Site {
+    /// After the embeddings' layer norm.
+    Embeddings,
+    /// On attention's probabilities.
+    AttentionProbs,
+    /// After attention's output projection.
+    AttentionOutput,
+    /// After the feed-forward block's second linear layer.
+    FfnOutput,
+    /// On the input of a LoRA branch; the number tells those of a layer apart.
+    Lora(u8),
+}
+
+/// What a mask depends on: never a position in a packed batch, a thread or a rank.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Stream {
+    key: [u32; 2],
+    /// Counters 1, 2 and 3.
+    counter: [u32; 3],
+}
+
+impl Stream {
+    /// The stream of one site of one text; `row` counts the pairs of the whole batch, over all ranks and parts of it.
+    pub fn new(seed: u64, step: u32, row: u32, side: Side, layer: u16, site: Site) -> Stream {
+        let (site, lora) = match site {
+            Site::Embeddings => (0, 0),
+            Site::AttentionProbs => (1, 0),
+            Site::AttentionOutput => (2, 0),
+            Site::FfnOutput => (3, 0),
+            Site::Lora(lora) => (4, u32::from(lora)),
+        };
+        let side = match side {
+            Side::Query => 0,
+            Side::Product => 1,
+        };
+        let place = u32::from(layer) | side << 16 | lora << 17 | site << 25;
+        Stream { key: [seed as u32, (seed >> 32) as u32], counter: [step, row, place] }
+    }
+
+    /// The key of this stream's blocks.
+    pub fn key(self) -> [u32; 2] {
+        self.key
+    }
+
+    /// The counter of one of this stream's blocks.
+    pub fn counter(self, block: u32) -> [u32; 4] {
+        let [step, row, place] = self.counter;
+        [block, step, row, place]
+    }
+}
+
+impl Isa {
+    /// `x[i] = keep ? x[i]/(1−p) : 0`, `x[i]` being element `first_element + i` of what `stream` drops.
+    ///
+    /// `first_element` is a multiple of 4, `0 ≤ p < 1`. Applied to the gradient of its result, it is its own backward
+    /// pass. The factor `1/(1−p)` is rounded once and multiplied by.
+    pub fn dropout(self, x: &mut [f32], stream: Stream, first_element: u64, p: f32) {
+        if p != 0.0 {
+            dispatch!(self, dropout_body(
+                x: &mut [f32], stream: Stream, first_element: u64, p: f32,
+            ))
+        }
+    }
+
+    /// [`Isa::dropout`] of `x` in `y`.
+    pub fn dropout_to(self, y: &mut [f32], x: &[f32], stream: Stream, first_element: u64, p: f32) {
+        y.copy_from_slice(x);
+        self.dropout(y, stream, first_element, p);
+    }
+}
+
+/// Plain code, of which the compiler makes vectors of blocks; `L` only names the features it may use.
+#[inline(always)]
+fn dropout_body<L: Lanes>(x: &mut [f32], stream: Stream, first_element: u64, p: f32) {
+    let rule = Rule::new(p);
+    let first_block = first_block(first_element, x.len());
+    let (blocks, tail) = x.as_chunks_mut::<4>();
+    let n_blocks = blocks.len() as u32;
+    for (block, x) in (0..n_blocks).zip(blocks) {
+        let words = philox4x32_10(stream.counter(first_block.wrapping_add(block)), stream.key);
+        rule.drop(x, &words);
+    }
+    if !tail.is_empty() {
+        let words = philox4x32_10(stream.counter(first_block.wrapping_add(n_blocks)), stream.key);
+        rule.drop(tail, &words);
+    }
+}
+
+/// Writes what [`Isa::dropout`] multiplies each element by: `1/(1−p)` or 0.
+#[inline(always)]
+pub(crate) fn fill_factors<L: Lanes>(
+    factors: &mut [f32],
+    stream: Stream,
+    first_element: u64,
+    p: f32,
+) {
+    factors.fill(1.0);
+    dropout_body::<L>(factors, stream, first_element, p);
+}
+
+/// From a word to a factor.
+#[derive(Clone, Copy)]
+struct Rule {
+    /// The least word that keeps.
+    threshold: u32,
+    factor: f32,
+}
+
+impl Rule {
+    #[inline(always)]
+    fn new(p: f32) -> Rule {
+        assert!((0.0..1.0).contains(&p), "dropout probability {p}");
+        // Exact: p has 24 bits. A fraction left over rounds up, as `word ≥ p·2^32` asks.
+        let threshold = (f64::from(p) * 4_294_967_296.0).ceil() as u32;
+        Rule { threshold, factor: 1.0 / (1.0 - p) }
+    }
+
+    #[inline(always)]
+    fn drop(self, x: &mut [f32], words: &[u32; 4]) {
+        for (x, word) in x.iter_mut().zip(words) {
+            // A choice between two values became a branch per element, wrong one time in ten, and three times as slow.
+            let keep = u32::from(*word >= self.threshold).wrapping_neg();
+            *x = f32::from_bits((*x * self.factor).to_bits() & keep);
+        }
+    }
+}
+
+/// The block of `first_element`, after checking that `n_elements` from there on can be counted.
+#[inline(always)]
+fn first_block(first_element: u64, n_elements: usize) -> u32 {
+    assert!(first_element.is_multiple_of(4), "a block begins at a multiple of 4");
+    let end = first_element + n_elements as u64;
+    assert!(end <= 4 << 32, "a stream has 2^34 elements");
+    (first_element / 4) as u32
+}
+
+/// [`crate::reference::dropout::philox4x32_10`] in a form that vectorises.
+///
+/// Words live in the low halves of 64-bit numbers, whose product then needs no widening: `vpmuludq` reads the low halves
+/// alone, so that what the low word of a product leaves in the high half does no harm.
+#[inline(always)]
+fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
+    const LOW: u64 = 0xffff_ffff;
+    let ([mut c0, mut c1, mut c2, mut c3], [mut k0, mut k1]) = (counter.map(u64::from), key);
+    for _ in 0..10 {
+        let product_0 = 0xd251_1f53 * (c0 & LOW);
+        let product_1 = 0xcd9e_8d57 * (c2 & LOW);
+        c0 = (product_1 >> 32) ^ c1 ^ u64::from(k0);
+        c1 = product_1;
+        c2 = (product_0 >> 32) ^ c3 ^ u64::from(k1);
+        c3 = product_0;
+        k0 = k0.wrapping_add(0x9e37_79b9);
+        k1 = k1.wrapping_add(0xbb67_ae85);
+    }
+    [c0 as u32, c1 as u32, c2 as u32, c3 as u32]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::dropout as reference;
+    use crate::testing::noise;
+
+    fn stream(row: u32, site: Site) -> Stream {
+        Stream::new(0x0123_4567_89ab_cdef, 3, row, Side::Product, 2, site)
+    }
+
+    #[test]
+    fn every_isa_drops_what_the_reference_drops_at_every_length() {
+        for len in 0..=130 {
+            let x = &noise(len + 1, 1)[1..]; // Off the alignment.
+            for (first_element, p) in [(0, 0.1), (4, 0.5), (1 << 33, 0.9), ((4 << 32) - 132, 0.1)] {
+                let stream = stream(5, Site::Lora(3));
+                let want: Vec<f32> = (first_element..)
+                    .zip(x)
+                    .map(|(element, x)| {
+                        let kept = reference::is_kept(stream, element, p);
+                        if kept { x * (1.0 / (1.0 - p)) } else { 0.0 }
+                    })
+                    .collect();
+                for isa in Isa::available() {
+                    let mut y = vec![7.0; len];
+                    isa.dropout_to(&mut y, x, stream, first_element, p);
+                    assert_eq!(y, want, "{isa}, length {len}, from {first_element}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_mask_drawn_in_parts_is_the_mask_drawn_at_once() {
+        let isa = Isa::best();
+        let stream = stream(0, Site::FfnOutput);
+        let mut whole = vec![1.0; 1000];
+        isa.dropout(&mut whole, stream, 0, 0.3);
+        let mut parts = vec![1.0; 1000];
+        isa.dropout(&mut parts[..444], stream, 0, 0.3);
+        isa.dropout(&mut parts[444..], stream, 444, 0.3);
+        assert_eq!(parts, whole);
+    }
+
+    #[test]
+    fn the_share_that_is_dropped_is_p() {
+        let n = 400_000;
+        for p in [0.0, 0.1, 0.5, 0.875] {
+            let mut x = vec![1.0; n];
+            Isa::best().dropout(&mut x, stream(1, Site::Embeddings), 0, p);
+            let dropped = x.iter().filter(|x| **x == 0.0).count() as f64;
+            let (n, p) = (n as f64, f64::from(p));
+            // Five standard deviations of a binomial count.
+            assert!((dropped - n * p).abs() <= 5.0 * (n * p * (1.0 - p)).sqrt(), "{p}: {dropped}");
+        }
+    }
+
+    #[test]
+    fn masks_that_differ_in_one_part_of_their_stream_are_uncorrelated() {
+        let (n, p) = (100_000, 0.5);
+        let mask = |stream: Stream| {
+            let mut mask = vec![0.5; n];
+            Isa::best().dropout(&mut mask, stream, 0, p);
+            mask
+        };
+        let new = Stream::new;
+        let streams = [
+            new(1, 1, 1, Side::Query, 1, Site::Embeddings),
+            new(2, 1, 1, Side::Query, 1, Site::Embeddings),
+            new(1 << 32 | 1, 1, 1, Side::Query, 1, Site::Embeddings),
+            new(1, 2, 1, Side::Query, 1, Site::Embeddings),
+            new(1, 1, 2, Side::Query, 1, Site::Embeddings),
+            new(1, 1, 1, Side::Product, 1, Site::Embeddings),
+            new(1, 1, 1, Side::Query, 2, Site::Embeddings),
+            new(1, 1, 1, Side::Query, 1, Site::AttentionProbs),
+            new(1, 1, 1, Side::Query, 1, Site::AttentionOutput),
+            new(1, 1, 1, Side::Query, 1, Site::FfnOutput),
+            new(1, 1, 1, Side::Query, 1, Site::Lora(0)),
+            new(1, 1, 1, Side::Query, 1, Site::Lora(1)),
+        ];
+        let masks = streams.map(mask);
+        for (a, mask_a) in masks.iter().enumerate() {
+            for (b, mask_b) in masks.iter().enumerate().take(a) {
+                let both = mask_a.iter().zip(mask_b).filter(|(a, b)| a == b).count() as f64;
+                // Agreements of two fair coins, five standard deviations.
+                let n = n as f64;
+                assert!((both - n / 2.0).abs() <= 2.5 * n.sqrt(), "{a} and {b}: {both}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_places_share_a_stream() {
+        let sites = (0..=255).map(Site::Lora).chain([
+            Site::Embeddings,
+            Site::AttentionProbs,
+            Site::AttentionOutput,
+            Site::FfnOutput,
+        ]);
+        let mut streams = std::collections::HashSet::new();
+        let mut n_places = 0;
+        for site in sites {
+            for (side, layer) in
+                [(Side::Query, 0), (Side::Product, 0), (Side::Query, 1), (Side::Product, u16::MAX)]
+            {
+                streams.insert(Stream::new(1, 2, 3, side, layer, site));
+                n_places += 1;
+            }
+        }
+        assert_eq!(streams.len(), n_places);
+    }
+}
