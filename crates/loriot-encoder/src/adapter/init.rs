@@ -1,0 +1,73 @@
+//! How A starts: each number from a counter, so that it depends on the seed and its place alone.
+
+use super::config::Init;
+use crate::modules::{LinearKind, LinearSite};
+use std::f64::consts::TAU;
+
+/// The `(r, i)` numbers of A for one layer.
+///
+/// ```text
+/// kaiming    uniform in ±1/√i, which is torch's kaiming_uniform with a = √5
+/// gaussian   normal with standard deviation 1/r
+/// ```
+pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, usize)) -> Vec<f32> {
+    let module = (site.layer * LinearKind::ALL.len() + site.kind as usize) as u64;
+    let key = mix(mix(seed) ^ module);
+    let uniform = |counter: u64| (mix(key ^ counter) >> 11) as f64 / (1u64 << 53) as f64;
+    let number = |at: u64| match init {
+        Init::Kaiming => (2.0 * uniform(at) - 1.0) / (i as f64).sqrt(),
+        Init::Gaussian => {
+            // Box and Muller; 1 − u keeps the logarithm's argument above 0.
+            let radius = (-2.0 * (1.0 - uniform(2 * at)).ln()).sqrt();
+            radius * (TAU * uniform(2 * at + 1)).cos() / r as f64
+        }
+    };
+    (0..(r * i) as u64).map(|at| number(at) as f32).collect()
+}
+
+/// The output function of SplitMix64: a bijection in which every input bit moves half the output's.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SITE: LinearSite = LinearSite { layer: 1, kind: LinearKind::Value };
+
+    /// Mean and standard deviation.
+    fn moments(values: &[f32]) -> (f64, f64) {
+        let n = values.len() as f64;
+        let mean = values.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
+        let variance = values.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
+        (mean, variance.sqrt())
+    }
+
+    #[test]
+    fn kaiming_is_uniform_within_one_over_the_root_of_the_inputs() {
+        let a_ri = matrix(Init::Kaiming, 42, SITE, (16, 400));
+        let largest = a_ri.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        assert!(largest <= 0.05 && largest > 0.0499, "{largest}");
+        let (mean, deviation) = moments(&a_ri);
+        // Four standard errors of 6,400 draws.
+        assert!(mean.abs() < 0.0015 && (deviation - 0.05 / 3f64.sqrt()).abs() < 0.001);
+    }
+
+    #[test]
+    fn gaussian_has_the_deviation_of_one_over_the_rank() {
+        let (mean, deviation) = moments(&matrix(Init::Gaussian, 42, SITE, (16, 400)));
+        assert!(mean.abs() < 0.0032 && (deviation - 1.0 / 16.0).abs() < 0.0025, "{deviation}");
+    }
+
+    #[test]
+    fn numbers_depend_on_seed_and_site_and_on_nothing_else() {
+        let a = |seed, site| matrix(Init::Kaiming, seed, site, (4, 8));
+        assert_eq!(a(1, SITE), a(1, SITE));
+        assert_ne!(a(1, SITE), a(2, SITE));
+        assert_ne!(a(1, SITE), a(1, LinearSite { layer: 2, ..SITE }));
+    }
+}

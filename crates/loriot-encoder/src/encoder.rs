@@ -1,0 +1,414 @@
+//! Text in, unit vector out.
+
+use crate::adapter::{Adapter, AdapterError};
+use crate::batch::{Packed, Side};
+use crate::error::{HubError, ModelError};
+use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
+use crate::forward::{LoraLayer, Pass, forward};
+use crate::model::Model;
+use crate::tape::ChunkTape;
+use crate::tokenizer::Tokenizer;
+use crate::weights::Weights;
+use crate::workers::{Workers, WorkersError};
+use crate::{hub, tape::TextKey};
+use loriot_files::{Hint, Sha256Hasher};
+use loriot_kernels::Isa;
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+/// Tokens of a micro-batch that one thread embeds at a time.
+const MICRO_BATCH_TOKENS: usize = 512;
+
+/// The longest training text unless something says otherwise, as in the guide that Loriot follows.
+pub const TRAINING_MAX_LENGTH: usize = 70;
+
+/// What to open, and how.
+#[derive(Clone, Debug)]
+pub struct EncoderOptions {
+    /// A folder or a Hub id.
+    pub model: String,
+    /// An adapter to fold in: a folder or a Hub id.
+    pub adapter: Option<String>,
+    /// Longest text in tokens; otherwise what the adapter, then the model folder, says.
+    pub max_length: Option<usize>,
+    /// What is put before a query; otherwise what the adapter, then the model folder, says.
+    pub query_prompt: Option<String>,
+    /// What is put before a product or document; likewise.
+    pub document_prompt: Option<String>,
+    /// Threads; 0 means one for each core.
+    pub threads: usize,
+    /// The instruction set to run on.
+    pub isa: Isa,
+}
+
+impl EncoderOptions {
+    /// The model as its folder says, on all cores.
+    pub fn new(model: impl Into<String>, isa: Isa) -> EncoderOptions {
+        EncoderOptions {
+            model: model.into(),
+            adapter: None,
+            max_length: None,
+            query_prompt: None,
+            document_prompt: None,
+            threads: 0,
+            isa,
+        }
+    }
+}
+
+/// An encoder could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The name leads nowhere.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The model folder is not usable.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The adapter is not usable with this model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter was trained on other weights.
+    #[error(
+        "the adapter `{adapter}` was trained on `{wanted_name}` (weights {wanted}), but `{model}` \
+         has the weights {found}"
+    )]
+    OtherBase {
+        /// The adapter as given.
+        adapter: String,
+        /// The base it names.
+        wanted_name: String,
+        /// That base's weights, shortened SHA-256.
+        wanted: String,
+        /// The model as given.
+        model: String,
+        /// Its weights, shortened SHA-256.
+        found: String,
+    },
+    /// A text cannot be as short as asked for: two special tokens always stay.
+    #[error("a maximum length of {found} tokens leaves no room for text; expected 3..={limit}")]
+    MaxLength {
+        /// What was asked for.
+        found: usize,
+        /// The model's positions.
+        limit: usize,
+    },
+    /// No threads.
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
+}
+
+impl Hint for OpenError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            OpenError::Hub(error) => error.hint(),
+            OpenError::Model(error) => error.hint(),
+            OpenError::Adapter(error) => error.hint(),
+            OpenError::OtherBase { wanted_name, .. } => {
+                Some(format!("give the model it was trained on: `--model {wanted_name}`"))
+            }
+            OpenError::MaxLength { limit, .. } => {
+                Some(format!("give `--max-length` a value from 3 to {limit}"))
+            }
+            OpenError::Workers(_) => Some("give fewer `--threads`".into()),
+        }
+    }
+}
+
+/// A model folder in memory, with an adapter folded in where one was given.
+pub struct Encoder {
+    folder: ModelFolder,
+    tokenizer: Tokenizer,
+    model: Model,
+    /// As read; `None` once an adapter is folded in.
+    weights: Option<Weights>,
+    workers: Workers,
+    max_length: usize,
+    prompts: Prompts,
+    notes: Vec<String>,
+    base_identity: String,
+    identity: String,
+    /// Buffers of threads that are done with them.
+    tapes: Mutex<Vec<ChunkTape>>,
+}
+
+impl Encoder {
+    /// Opens what `options` names. Everything that does not fit is refused here.
+    pub fn open(options: &EncoderOptions) -> Result<Encoder, OpenError> {
+        let workers = Workers::start(options.threads)?;
+        let path = hub::resolve(&options.model)?;
+        let mut folder = ModelFolder::open(&path)?;
+        folder.name.clone_from(&options.model);
+        let mut settings = Settings::open(&path)?;
+        let mut notes = folder.notes.clone();
+        let tokenizer = Tokenizer::open(&path, folder.config.vocab_size)?;
+        let mut weights = Weights::open(&path, &folder.config)?;
+        let base_identity = weights.sha256();
+
+        let mut adapter_identity = String::new();
+        if let Some(name) = &options.adapter {
+            let adapter_path = hub::resolve_adapter(name)?;
+            let adapter = Adapter::open(&adapter_path, &folder.config)?;
+            if let Some(trained) = Settings::open(&adapter_path)? {
+                if trained.base.sha256 != base_identity {
+                    return Err(OpenError::OtherBase {
+                        adapter: name.clone(),
+                        wanted: short(&trained.base.sha256),
+                        wanted_name: trained.base.name,
+                        model: options.model.clone(),
+                        found: short(&base_identity),
+                    });
+                }
+                settings = Some(trained);
+            }
+            notes.extend(adapter.notes.iter().cloned());
+            adapter.merge_into(&mut weights)?;
+            adapter_identity = adapter.sha256();
+        }
+
+        let limit = folder.config.max_positions;
+        let from_files = settings.as_ref().map(|settings| settings.max_length);
+        let asked = options.max_length.or(from_files).or(folder.max_length).unwrap_or(limit);
+        if asked < 3 {
+            return Err(OpenError::MaxLength { found: asked, limit });
+        }
+        let max_length = asked.min(limit);
+        let prompt = |flag: &Option<String>, file: fn(&Settings) -> &String, folder: &String| {
+            flag.as_ref().or(settings.as_ref().map(file)).unwrap_or(folder).clone()
+        };
+        let prompts = Prompts {
+            query: prompt(&options.query_prompt, |s| &s.query_prompt, &folder.prompts.query),
+            document: prompt(
+                &options.document_prompt,
+                |s| &s.document_prompt,
+                &folder.prompts.document,
+            ),
+        };
+
+        let model = Model::pack(&weights, &folder.config, options.isa, &workers);
+        weights.release();
+        let weights = options.adapter.is_none().then_some(weights);
+        let mut encoder = Encoder {
+            folder,
+            tokenizer,
+            model,
+            weights,
+            workers,
+            max_length,
+            prompts,
+            notes,
+            base_identity,
+            identity: String::new(),
+            tapes: Mutex::default(),
+        };
+        encoder.identity = encoder.identify(&adapter_identity);
+        Ok(encoder)
+    }
+
+    /// What decides a document's vector: two encoders of one identity embed documents alike.
+    fn identify(&self, adapter_identity: &str) -> String {
+        let mut hasher = Sha256Hasher::new();
+        hasher.field(b"loriot document encoder 1");
+        hasher.field(self.base_identity.as_bytes());
+        hasher.field(adapter_identity.as_bytes());
+        hasher.field(self.tokenizer.sha256().as_bytes());
+        hasher.field(match self.folder.pooling {
+            Pooling::Mean => b"mean",
+            Pooling::Cls => b"cls",
+        });
+        hasher.field(self.prompts.document.as_bytes());
+        hasher.field(&(self.max_length as u64).to_le_bytes());
+        hasher.finish()
+    }
+
+    /// Width of a vector.
+    pub fn dim(&self) -> usize {
+        self.folder.config.hidden_size
+    }
+
+    /// Encoder layers.
+    pub fn n_layers(&self) -> usize {
+        self.folder.config.n_layers
+    }
+
+    /// Longest text in tokens, special ones included; longer ones are cut.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// What the model folder said beside the weights.
+    pub fn folder(&self) -> &ModelFolder {
+        &self.folder
+    }
+
+    /// Text to ids.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
+    /// How token states become one vector.
+    pub fn pooling(&self) -> Pooling {
+        self.folder.pooling
+    }
+
+    /// What is put before texts.
+    pub fn prompts(&self) -> &Prompts {
+        &self.prompts
+    }
+
+    /// What a user should be told about the files, one line each.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// SHA-256 of all that decides a document's vector: weights, adapter, tokeniser, pooling, document
+    /// prompt, maximum length.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// SHA-256 of the weights alone, before an adapter is folded in.
+    pub fn base_identity(&self) -> &str {
+        &self.base_identity
+    }
+
+    /// The instruction set this runs on.
+    pub fn isa(&self) -> Isa {
+        self.model.isa
+    }
+
+    /// The weights as read; `None` where an adapter was folded in.
+    pub fn weights(&self) -> Option<&Weights> {
+        self.weights.as_ref()
+    }
+
+    /// The threads this runs on.
+    pub fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    /// What `loriot.json` says beside an adapter trained on this encoder.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            query_prompt: self.prompts.query.clone(),
+            document_prompt: self.prompts.document.clone(),
+            max_length: self.max_length,
+            pooling: self.folder.pooling,
+            normalize: true,
+            base: crate::folder::Base {
+                name: self.folder.name.clone(),
+                sha256: self.base_identity.clone(),
+            },
+        }
+    }
+
+    /// Token ids of `texts` with their side's prompt, cut to the maximum length, in parallel.
+    pub fn tokenize(&self, texts: &[&str], side: Side) -> Vec<Vec<u32>> {
+        let prompt = match side {
+            Side::Query => &self.prompts.query,
+            Side::Product => &self.prompts.document,
+        };
+        let share = texts.len().div_ceil(4 * self.workers.n_threads()).max(1);
+        let encode = |text: &&str| match prompt.as_str() {
+            "" => self.tokenizer.encode(text, self.max_length),
+            prompt => self.tokenizer.encode(&format!("{prompt}{text}"), self.max_length),
+        };
+        let encode_share = |share: &[&str]| share.iter().map(encode).collect::<Vec<_>>();
+        self.workers.map(texts.chunks(share).collect(), encode_share).concat()
+    }
+
+    /// Unit vectors `(b, d)` of `texts`, in their order.
+    pub fn embed(&self, texts: &[&str], side: Side) -> Vec<f32> {
+        self.embed_ids(&self.tokenize(texts, side))
+    }
+
+    /// Unit vectors `(b, d)` of tokenised texts, in their order.
+    ///
+    /// Equal texts are encoded once. A text's vector has the same bits whatever else is embedded with
+    /// it and on however many threads.
+    pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
+        self.embed_ids_with(&[], ids)
+    }
+
+    /// [`Encoder::embed_ids`] with adapters beside the weights.
+    pub(crate) fn embed_ids_with(&self, lora: &[LoraLayer<'_>], ids: &[Vec<u32>]) -> Vec<f32> {
+        let d = self.dim();
+        let mut first_of: HashMap<&[u32], usize> = HashMap::with_capacity(ids.len());
+        let same_as: Vec<usize> = ids
+            .iter()
+            .enumerate()
+            .map(|(text, ids)| *first_of.entry(ids.as_slice()).or_insert(text))
+            .collect();
+        let mut distinct: Vec<usize> =
+            (0..ids.len()).filter(|&text| same_as[text] == text).collect();
+        distinct.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
+
+        let pass = self.pass(lora);
+        let embed = |texts: &[usize]| {
+            let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
+            let packed = Packed::new(texts.iter().map(|&text| ids[text].as_slice()));
+            // Masks need a name even where none is drawn.
+            let keys = vec![TextKey { row: 0, side: Side::Query }; texts.len()];
+            tape.begin(packed, keys, pass.n_tapes());
+            forward(&pass, &mut tape);
+            let unit_bd = tape.unit_bd.clone();
+            self.tapes.lock().expect("no holder panics").push(tape);
+            unit_bd
+        };
+        let batches = micro_batches(&distinct, ids, self.workers.n_threads());
+        let vectors = self.workers.map(batches.clone(), embed);
+
+        let mut unit_bd = vec![0.0; ids.len() * d];
+        for (texts, vectors) in batches.iter().zip(&vectors) {
+            for (&text, vector) in texts.iter().zip(vectors.chunks_exact(d)) {
+                unit_bd[text * d..][..d].copy_from_slice(vector);
+            }
+        }
+        for (text, &first) in same_as.iter().enumerate() {
+            if first != text {
+                unit_bd.copy_within(first * d..(first + 1) * d, text * d);
+            }
+        }
+        unit_bd
+    }
+
+    /// A pass without dropout in which nothing is trained.
+    pub(crate) fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
+        Pass {
+            model: &self.model,
+            lora,
+            dropout: None,
+            pooling: self.folder.pooling,
+            lowest_layer: self.n_layers(),
+        }
+    }
+
+    /// The packed weights, and the threads to pack them anew with.
+    pub(crate) fn model_mut(&mut self) -> (&mut Model, &Workers) {
+        (&mut self.model, &self.workers)
+    }
+}
+
+/// Cuts texts that are sorted by length into micro-batches of about [`MICRO_BATCH_TOKENS`], smaller
+/// where there would be too few for the threads.
+fn micro_batches<'a>(texts: &'a [usize], ids: &[Vec<u32>], n_threads: usize) -> Vec<&'a [usize]> {
+    let total: usize = texts.iter().map(|&text| ids[text].len()).sum();
+    let budget = total.div_ceil(n_threads).min(MICRO_BATCH_TOKENS);
+    let mut batches = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (at, &text) in texts.iter().enumerate() {
+        tokens += ids[text].len();
+        if tokens >= budget {
+            batches.push(&texts[start..=at]);
+            (start, tokens) = (at + 1, 0);
+        }
+    }
+    if start < texts.len() {
+        batches.push(&texts[start..]);
+    }
+    batches
+}
+
+fn short(sha256: &str) -> String {
+    sha256.chars().take(12).collect()
+}

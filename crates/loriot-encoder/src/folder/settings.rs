@@ -1,0 +1,88 @@
+//! `loriot.json`: what every later command must agree on with the training that left it.
+//!
+//! ```text
+//! schema_version    1
+//! query_prompt      text put before a query
+//! document_prompt   text put before a document
+//! max_length        longest text in tokens, special ones included
+//! pooling           "mean" or "cls"
+//! normalize         whether vectors get the norm 1
+//! base              {"name": as the user gave it, "sha256": of its weights}
+//! ```
+//!
+//! A change to this table needs a new version, and a test that still opens version 1.
+
+use super::Pooling;
+use crate::error::ModelError;
+use loriot_files::{OutputError, read_json, write_atomic_json};
+use serde_json::{Map, Value};
+use std::path::Path;
+
+const FILE: &str = "loriot.json";
+const MAX_BYTES: u64 = 1 << 20;
+const VERSION: u64 = 1;
+
+/// The base model of a training run.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Base {
+    /// As the user gave it.
+    pub name: String,
+    /// [`crate::weights::Weights::sha256`] of its weights.
+    pub sha256: String,
+}
+
+/// What stands in `loriot.json`.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Settings {
+    /// Text put before a query.
+    pub query_prompt: String,
+    /// Text put before a document.
+    pub document_prompt: String,
+    /// Longest text in tokens, special ones included.
+    pub max_length: usize,
+    /// How hidden states become a vector.
+    pub pooling: Pooling,
+    /// Whether vectors get the norm 1.
+    pub normalize: bool,
+    /// The base model.
+    pub base: Base,
+}
+
+impl Settings {
+    /// Reads `loriot.json` in `dir`; `None` when there is none, as in folders of other tools.
+    pub fn open(dir: &Path) -> Result<Option<Settings>, ModelError> {
+        let path = dir.join(FILE);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let mut json: Map<String, Value> = read_json(&path, MAX_BYTES)?;
+        let field = |key: &str, found: String, expected: &str| ModelError::Field {
+            path: path.clone(),
+            key: key.into(),
+            found,
+            expected: expected.into(),
+        };
+        let version = json.remove("schema_version");
+        if version.as_ref().and_then(Value::as_u64) != Some(VERSION) {
+            let found = version.map_or("missing".into(), |version| version.to_string());
+            return Err(field("schema_version", found, "1, the only one this version knows"));
+        }
+        let settings: Settings = serde_json::from_value(Value::Object(json))
+            .map_err(|error| field("settings", format!("unusable ({error})"), "version 1"))?;
+        if settings.max_length < 3 {
+            return Err(field("max_length", settings.max_length.to_string(), "at least 3"));
+        }
+        Ok(Some(settings))
+    }
+
+    /// Writes `loriot.json` into `dir`.
+    pub fn write(&self, dir: &Path) -> Result<(), OutputError> {
+        #[derive(serde::Serialize)]
+        struct File<'a> {
+            schema_version: u64,
+            #[serde(flatten)]
+            settings: &'a Settings,
+        }
+        write_atomic_json(&dir.join(FILE), &File { schema_version: VERSION, settings: self })
+    }
+}

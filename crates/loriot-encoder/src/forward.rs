@@ -1,0 +1,330 @@
+//! The forward pass of one chunk of packed texts.
+//!
+//! ```text
+//! x₀ = dropout(LN(word + position + type))
+//! per layer:  c = attention(x·Wqkvᵀ + b)      m = LN(x + dropout(c·Woᵀ + b))
+//!             y = LN(m + dropout(f(m·W₁ᵀ + b)·W₂ᵀ + b))
+//! u = pool(y) / ‖pool(y)‖
+//! ```
+//!
+//! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
+
+use crate::folder::Pooling;
+use crate::lora::Lora;
+use crate::model::{Layer, Model, output_columns};
+use crate::modules::LinearKind;
+use crate::tape::{ChunkTape, Dropout, LayerTape, Scratch, TextKey, lora_site, sized};
+use loriot_kernels::Isa;
+use loriot_kernels::attention::AttentionDropout;
+use loriot_kernels::dropout::Site;
+use loriot_kernels::gemm::{Init, Mat, MatMut};
+use std::ops::Range;
+
+/// The adapted linear layers of one layer.
+pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; 6];
+
+/// What a pass runs with, beside the chunk.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass<'a> {
+    pub(crate) model: &'a Model,
+    /// One entry a layer, or none at all.
+    pub(crate) lora: &'a [LoraLayer<'a>],
+    pub(crate) dropout: Option<Dropout>,
+    pub(crate) pooling: Pooling,
+    /// The lowest layer with something trained in it; the number of layers if nothing is.
+    pub(crate) lowest_layer: usize,
+}
+
+impl Pass<'_> {
+    /// Width of the model.
+    pub(crate) fn d(&self) -> usize {
+        self.model.config.hidden_size
+    }
+
+    pub(crate) fn isa(&self) -> Isa {
+        self.model.isa
+    }
+
+    /// How many layers' activations a chunk keeps: those from the lowest trained one on, at least one.
+    pub(crate) fn n_tapes(&self) -> usize {
+        (self.model.config.n_layers - self.lowest_layer).max(1)
+    }
+
+    /// Which tape a layer writes. All below the lowest trained layer share the first.
+    pub(crate) fn tape_of(&self, layer: usize) -> usize {
+        layer.saturating_sub(self.lowest_layer).min(self.n_tapes() - 1)
+    }
+
+    pub(crate) fn lora(&self, layer: usize, kind: LinearKind) -> Option<Lora<'_>> {
+        self.lora.get(layer).and_then(|kinds| kinds[kind as usize])
+    }
+
+    /// Multiplies a hidden state, or a gradient by one, by the mask of `site`.
+    pub(crate) fn drop_hidden(&self, x_nd: &mut [f32], chunk: Texts<'_>, layer: usize, site: Site) {
+        let Some(dropout) = self.dropout.filter(|dropout| dropout.rates.hidden > 0.0) else {
+            return;
+        };
+        let width = self.d();
+        for (rows, key) in chunk.rows() {
+            let x = &mut x_nd[rows.start * width..rows.end * width];
+            self.isa().dropout(x, dropout.stream(key, layer, site), 0, dropout.rates.hidden);
+        }
+    }
+
+    /// `x` with the LoRA dropout of `kind`, in `dropped` where there is any.
+    pub(crate) fn drop_lora<'b>(
+        &self,
+        dropped: &'b mut Vec<f32>,
+        x_ni: &'b [f32],
+        chunk: Texts<'_>,
+        layer: usize,
+        kind: LinearKind,
+    ) -> &'b [f32] {
+        if self.dropout.is_none_or(|dropout| dropout.rates.lora == 0.0) {
+            return x_ni;
+        }
+        sized(dropped, x_ni.len()).copy_from_slice(x_ni);
+        self.drop_lora_in_place(dropped, chunk, layer, kind);
+        dropped
+    }
+
+    /// As [`Pass::drop_lora`], on a gradient.
+    pub(crate) fn drop_lora_in_place(
+        &self,
+        x_ni: &mut [f32],
+        chunk: Texts<'_>,
+        layer: usize,
+        kind: LinearKind,
+    ) {
+        let Some(dropout) = self.dropout.filter(|dropout| dropout.rates.lora > 0.0) else { return };
+        let (_, width) = kind.shape(&self.model.config);
+        for (rows, key) in chunk.rows() {
+            let x = &mut x_ni[rows.start * width..rows.end * width];
+            self.isa().dropout(
+                x,
+                dropout.stream(key, layer, lora_site(kind)),
+                0,
+                dropout.rates.lora,
+            );
+        }
+    }
+
+    /// Runs `attention` with the streams of this layer's probabilities, if they are dropped.
+    pub(crate) fn with_attention_dropout(
+        &self,
+        streams: &mut Vec<loriot_kernels::dropout::Stream>,
+        chunk: Texts<'_>,
+        layer: usize,
+        attention: impl FnOnce(Option<AttentionDropout<'_>>),
+    ) {
+        match self.dropout.filter(|dropout| dropout.rates.attention > 0.0) {
+            None => attention(None),
+            Some(dropout) => {
+                let stream = |&key| dropout.stream(key, layer, Site::AttentionProbs);
+                streams.clear();
+                streams.extend(chunk.keys.iter().map(stream));
+                attention(Some(AttentionDropout {
+                    p: dropout.rates.attention,
+                    streams_b: streams,
+                }));
+            }
+        }
+    }
+}
+
+/// Where a chunk's texts lie and what names their masks.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts<'a> {
+    pub(crate) offsets: &'a [usize],
+    pub(crate) keys: &'a [TextKey],
+}
+
+impl<'a> Texts<'a> {
+    fn rows(self) -> impl Iterator<Item = (Range<usize>, TextKey)> + 'a {
+        self.offsets.windows(2).map(|pair| pair[0]..pair[1]).zip(self.keys.iter().copied())
+    }
+}
+
+/// Runs a chunk from ids to unit vectors, which it leaves in `chunk.unit_bd`.
+pub(crate) fn forward(pass: &Pass<'_>, chunk: &mut ChunkTape) {
+    let n_layers = pass.model.config.n_layers;
+    embed_tokens(pass, chunk);
+    let ChunkTape { packed, keys, layers, scratch, .. } = chunk;
+    let texts = Texts { offsets: &packed.offsets, keys };
+    for layer in 0..n_layers {
+        let tape = &mut layers[pass.tape_of(layer)];
+        let mut y_nd = std::mem::take(&mut scratch.nd);
+        forward_layer(pass, layer, &mut y_nd, tape, texts, scratch);
+        if layer + 1 < n_layers {
+            std::mem::swap(&mut y_nd, &mut layers[pass.tape_of(layer + 1)].x_nd);
+        } else {
+            pool(pass, &y_nd, texts, &mut chunk.norm_b, &mut chunk.unit_bd);
+        }
+        scratch.nd = y_nd;
+    }
+}
+
+/// `x₀` of every token, into the first layer's tape.
+fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
+    let (d, n) = (pass.d(), chunk.packed.n_tokens());
+    let embeddings = &pass.model.embeddings;
+    let sum_nd = sized(&mut chunk.scratch.nd, n * d);
+    let tokens = chunk.packed.ids.iter().zip(chunk.packed.positions());
+    for (sum_d, (&id, position)) in sum_nd.chunks_exact_mut(d).zip(tokens) {
+        let word_d = &embeddings.word_vd[id as usize * d..][..d];
+        let position_d = &embeddings.position_pd[position * d..][..d];
+        for at in 0..d {
+            sum_d[at] = word_d[at] + embeddings.token_type_d[at] + position_d[at];
+        }
+    }
+    let x_nd = sized(&mut chunk.layers[0].x_nd, n * d);
+    pass.isa().layer_norm(
+        x_nd,
+        Some(sized(&mut chunk.embeddings_xhat_nd, n * d)),
+        Some(sized(&mut chunk.embeddings_rstd_n, n)),
+        sum_nd,
+        &embeddings.norm.weight_d,
+        &embeddings.norm.bias_d,
+        pass.model.config.layer_norm_eps,
+    );
+    let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
+    pass.drop_hidden(x_nd, texts, 0, Site::Embeddings);
+}
+
+/// One layer, from `tape.x_nd` to `y_nd`.
+fn forward_layer(
+    pass: &Pass<'_>,
+    layer: usize,
+    y_nd: &mut Vec<f32>,
+    tape: &mut LayerTape,
+    texts: Texts<'_>,
+    scratch: &mut Scratch,
+) {
+    let config = &pass.model.config;
+    let (d, f, n) = (config.hidden_size, config.intermediate_size, tape.x_nd.len() / pass.d());
+    let isa = pass.isa();
+    let Layer { qkv, attention_output, attention_norm, intermediate, output, output_norm } =
+        &pass.model.layers[layer];
+
+    let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
+    isa.linear(
+        MatMut::row_major(qkv_n3d, n, qkv.o()),
+        Mat::row_major(&tape.x_nd, n, d),
+        &qkv.weight,
+        Init::Bias(&qkv.bias_o),
+    );
+    let linear = LoraInput { pass, layer, texts };
+    for kind in [LinearKind::Query, LinearKind::Key, LinearKind::Value] {
+        let xa_nr = tape.xa_nr.get_mut(kind);
+        linear.adapt(kind, qkv_n3d, &tape.x_nd, xa_nr, &mut scratch.dropped);
+    }
+
+    let context_nd = sized(&mut tape.context_nd, n * d);
+    pass.with_attention_dropout(&mut scratch.streams, texts, layer, |dropout| {
+        let attention = &mut scratch.attention;
+        isa.attention(context_nd, qkv_n3d, texts.offsets, config.n_heads, dropout, attention);
+    });
+
+    let branch_nd = sized(&mut scratch.other_nd, n * d);
+    isa.linear(
+        MatMut::row_major(branch_nd, n, d),
+        Mat::row_major(context_nd, n, d),
+        &attention_output.weight,
+        Init::Bias(&attention_output.bias_o),
+    );
+    let kind = LinearKind::AttentionOutput;
+    let xa_nr = tape.xa_nr.get_mut(kind);
+    linear.adapt(kind, branch_nd, context_nd, xa_nr, &mut scratch.dropped);
+    pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
+    let middle_nd = sized(&mut tape.middle_nd, n * d);
+    isa.add_layer_norm(
+        middle_nd,
+        Some(sized(&mut tape.attention_xhat_nd, n * d)),
+        Some(sized(&mut tape.attention_rstd_n, n)),
+        branch_nd,
+        &tape.x_nd,
+        &attention_norm.weight_d,
+        &attention_norm.bias_d,
+        config.layer_norm_eps,
+    );
+
+    let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
+    isa.linear(
+        MatMut::row_major(preactivation_nf, n, f),
+        Mat::row_major(middle_nd, n, d),
+        &intermediate.weight,
+        Init::Bias(&intermediate.bias_o),
+    );
+    let kind = LinearKind::Intermediate;
+    let xa_nr = tape.xa_nr.get_mut(kind);
+    linear.adapt(kind, preactivation_nf, middle_nd, xa_nr, &mut scratch.dropped);
+    let activated_nf = sized(&mut scratch.nf, n * f);
+    isa.activation(activated_nf, preactivation_nf, config.activation);
+
+    let branch_nd = sized(&mut scratch.other_nd, n * d);
+    isa.linear(
+        MatMut::row_major(branch_nd, n, d),
+        Mat::row_major(activated_nf, n, f),
+        &output.weight,
+        Init::Bias(&output.bias_o),
+    );
+    let kind = LinearKind::Output;
+    let xa_nr = tape.xa_nr.get_mut(kind);
+    linear.adapt(kind, branch_nd, activated_nf, xa_nr, &mut scratch.dropped);
+    pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
+    isa.add_layer_norm(
+        sized(y_nd, n * d),
+        Some(sized(&mut tape.output_xhat_nd, n * d)),
+        Some(sized(&mut tape.output_rstd_n, n)),
+        branch_nd,
+        middle_nd,
+        &output_norm.weight_d,
+        &output_norm.bias_d,
+        config.layer_norm_eps,
+    );
+}
+
+/// Adds what LoRA adds to a linear layer's result.
+struct LoraInput<'a> {
+    pass: &'a Pass<'a>,
+    layer: usize,
+    texts: Texts<'a>,
+}
+
+impl LoraInput<'_> {
+    fn adapt(
+        &self,
+        kind: LinearKind,
+        y: &mut [f32],
+        x_ni: &[f32],
+        xa_nr: &mut Vec<f32>,
+        dropped: &mut Vec<f32>,
+    ) {
+        let Some(lora) = self.pass.lora(self.layer, kind) else { return };
+        let (_, i) = kind.shape(&self.pass.model.config);
+        let n = x_ni.len() / i;
+        let x_ni = self.pass.drop_lora(dropped, x_ni, self.texts, self.layer, kind);
+        let columns = output_columns(kind, &self.pass.model.config);
+        let width = y.len() / n;
+        let y = MatMut::row_major(y, n, width).columns(columns);
+        lora.forward(self.pass.isa(), y, Mat::row_major(x_ni, n, i), xa_nr);
+    }
+}
+
+/// Pools the last hidden state of each text and scales it to length 1.
+fn pool(
+    pass: &Pass<'_>,
+    hidden_nd: &[f32],
+    texts: Texts<'_>,
+    norm_b: &mut Vec<f32>,
+    unit_bd: &mut Vec<f32>,
+) {
+    let b = texts.offsets.len() - 1;
+    let isa = pass.isa();
+    let mut pooled_bd = vec![0.0; b * pass.d()];
+    match pass.pooling {
+        Pooling::Mean => isa.mean_pool(&mut pooled_bd, hidden_nd, texts.offsets),
+        Pooling::Cls => isa.cls_pool(&mut pooled_bd, hidden_nd, texts.offsets),
+    }
+    isa.normalize(sized(unit_bd, b * pass.d()), sized(norm_b, b), &pooled_bd);
+}

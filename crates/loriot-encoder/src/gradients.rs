@@ -1,0 +1,204 @@
+//! Gradients by the parameters of one layer: sums over the rows of every chunk.
+//!
+//! ```text
+//! frozen + LoRA:  dB += s·dyᵀ·(x·Aᵀ)     dA += s·(dy·B)ᵀ·x       x with its LoRA dropout
+//! trained whole:  dW += dyᵀ·x            dbias += Σ dy           LN: dweight += Σ dy·x̂, dbias += Σ dy
+//! ```
+//!
+//! Each sum is one chain over the rows in the order of the texts, so it does not matter how the work
+//! is cut into [`Task`]s.
+
+use crate::forward::{Pass, Texts};
+use crate::modules::LinearKind;
+use crate::tape::{ChunkTape, LayerTape, sized};
+use crate::workers::Workers;
+use loriot_kernels::dropout::Site;
+use loriot_kernels::gemm::{Init, Mat, MatMut};
+
+/// A piece of a layer's parameter gradients that one thread computes.
+pub(crate) type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+/// The gradients of one layer are summed from here.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerSums<'a> {
+    pub(crate) pass: &'a Pass<'a>,
+    pub(crate) layer: usize,
+    pub(crate) chunks: &'a [ChunkTape],
+    pub(crate) n_threads: usize,
+}
+
+impl<'a> LayerSums<'a> {
+    fn tape(self, chunk: &'a ChunkTape) -> &'a LayerTape {
+        &chunk.layers[self.pass.tape_of(self.layer)]
+    }
+
+    /// The input of a linear layer, `(n, i)`.
+    fn input(self, chunk: &'a ChunkTape, kind: LinearKind) -> &'a [f32] {
+        let tape = self.tape(chunk);
+        match kind {
+            LinearKind::Query | LinearKind::Key | LinearKind::Value => &tape.x_nd,
+            LinearKind::AttentionOutput => &tape.context_nd,
+            LinearKind::Intermediate => &tape.middle_nd,
+            LinearKind::Output => &chunk.gradients.activated_nf,
+        }
+    }
+
+    /// Adds to the gradients of an adapter's factors.
+    pub(crate) fn lora(
+        self,
+        kind: LinearKind,
+        da_ri: &'a mut [f32],
+        db_or: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        let (pass, isa) = (self.pass, self.pass.isa());
+        let Some(lora) = pass.lora(self.layer, kind) else { return };
+        let (o, i) = kind.shape(&pass.model.config);
+        let r = lora.r;
+        tasks.push(Box::new(move || {
+            for chunk in self.chunks {
+                let xa_nr = self.tape(chunk).xa_nr.get(kind);
+                let xa = Mat::row_major(xa_nr, xa_nr.len() / r, r);
+                let db = MatMut::row_major(db_or, o, r);
+                let dy = chunk.gradients.dy(pass, kind);
+                isa.gemm(db, lora.scale, dy.t(), xa, Init::Accumulate);
+            }
+        }));
+        tasks.push(Box::new(move || {
+            let mut dropped = Vec::new();
+            for chunk in self.chunks {
+                let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
+                let x_ni = self.input(chunk, kind);
+                let x_ni = pass.drop_lora(&mut dropped, x_ni, texts, self.layer, kind);
+                let n = x_ni.len() / i;
+                let dyb = Mat::row_major(chunk.gradients.dyb_nr.get(kind), n, r);
+                let da = MatMut::row_major(da_ri, r, i);
+                isa.gemm(da, lora.scale, dyb.t(), Mat::row_major(x_ni, n, i), Init::Accumulate);
+            }
+        }));
+    }
+
+    /// Adds to the gradients of a linear layer's weight and bias.
+    pub(crate) fn linear(
+        self,
+        kind: LinearKind,
+        dw_oi: &'a mut [f32],
+        dbias_o: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        let (pass, isa) = (self.pass, self.pass.isa());
+        let (o, i) = kind.shape(&pass.model.config);
+        let block_rows = o.div_ceil(self.n_threads);
+        for (block, dw_oi) in dw_oi.chunks_mut(block_rows * i).enumerate() {
+            tasks.push(Box::new(move || {
+                let rows = block * block_rows..(block * block_rows + dw_oi.len() / i);
+                for chunk in self.chunks {
+                    let x_ni = self.input(chunk, kind);
+                    let x = Mat::row_major(x_ni, x_ni.len() / i, i);
+                    let dy = chunk.gradients.dy(pass, kind).columns(rows.clone());
+                    let dw = MatMut::row_major(dw_oi, rows.len(), i);
+                    isa.gemm(dw, 1.0, dy.t(), x, Init::Accumulate);
+                }
+            }));
+        }
+        tasks.push(Box::new(move || {
+            for chunk in self.chunks {
+                // A row of ones times dy: each column is one chain, as the weights' gradients are.
+                let dy = chunk.gradients.dy(pass, kind);
+                let ones = Mat::strided(&[1.0], 1, dy.n_rows(), 0, 0);
+                isa.gemm(MatMut::row_major(dbias_o, 1, o), 1.0, ones, dy, Init::Accumulate);
+            }
+        }));
+    }
+
+    /// Adds to the gradients of the norm after attention.
+    pub(crate) fn attention_norm(
+        self,
+        dweight_d: &'a mut [f32],
+        dbias_d: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        tasks.push(Box::new(move || {
+            for chunk in self.chunks {
+                let dy_nd = &chunk.gradients.dattention_norm_nd;
+                let xhat_nd = &self.tape(chunk).attention_xhat_nd;
+                self.pass.isa().layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
+            }
+        }));
+    }
+
+    /// Adds to the gradients of the norm at the end of the layer.
+    pub(crate) fn output_norm(
+        self,
+        dweight_d: &'a mut [f32],
+        dbias_d: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        tasks.push(Box::new(move || {
+            for chunk in self.chunks {
+                let dy_nd = &chunk.gradients.doutput_norm_nd;
+                let xhat_nd = &self.tape(chunk).output_xhat_nd;
+                self.pass.isa().layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
+            }
+        }));
+    }
+}
+
+/// Gradients of the embedding tables and their norm, in the order in which the tables stand.
+pub(crate) struct EmbeddingGradients<'a> {
+    pub(crate) dword_vd: &'a mut [f32],
+    pub(crate) dposition_pd: &'a mut [f32],
+    pub(crate) dtoken_type_td: &'a mut [f32],
+    pub(crate) dnorm_weight_d: &'a mut [f32],
+    pub(crate) dnorm_bias_d: &'a mut [f32],
+}
+
+impl EmbeddingGradients<'_> {
+    /// Adds what the gradient by `x₀`, which lies in every chunk's `dy_nd`, gives.
+    pub(crate) fn add(self, pass: &Pass<'_>, chunks: &mut [ChunkTape], workers: &Workers) {
+        let (isa, d) = (pass.isa(), pass.d());
+        workers.for_each(chunks.iter_mut().collect(), |chunk: &mut ChunkTape| {
+            let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
+            let dx_nd = &mut chunk.gradients.dy_nd;
+            pass.drop_hidden(dx_nd, texts, 0, Site::Embeddings);
+            let (xhat_nd, rstd_n) = (&chunk.embeddings_xhat_nd, &chunk.embeddings_rstd_n);
+            let weight_d = &pass.model.embeddings.norm.weight_d;
+            let dsum_nd = sized(&mut chunk.scratch.nd, dx_nd.len());
+            isa.layer_norm_backward(dsum_nd, dx_nd, xhat_nd, rstd_n, weight_d);
+        });
+        let chunks = &*chunks;
+        let EmbeddingGradients { dword_vd, dposition_pd, dtoken_type_td, .. } = self;
+        let tasks: Vec<Task<'_>> = vec![
+            Box::new(|| {
+                for chunk in chunks {
+                    for (dsum_d, &id) in chunk.scratch.nd.chunks_exact(d).zip(&chunk.packed.ids) {
+                        isa.add(&mut dword_vd[id as usize * d..][..d], dsum_d);
+                    }
+                }
+            }),
+            Box::new(|| {
+                for chunk in chunks {
+                    let positions = chunk.packed.positions();
+                    for (dsum_d, position) in chunk.scratch.nd.chunks_exact(d).zip(positions) {
+                        isa.add(&mut dposition_pd[position * d..][..d], dsum_d);
+                    }
+                }
+            }),
+            Box::new(|| {
+                for chunk in chunks {
+                    for dsum_d in chunk.scratch.nd.chunks_exact(d) {
+                        isa.add(&mut dtoken_type_td[..d], dsum_d);
+                    }
+                }
+            }),
+            Box::new(|| {
+                for chunk in chunks {
+                    let (dy_nd, xhat_nd) = (&chunk.gradients.dy_nd, &chunk.embeddings_xhat_nd);
+                    let (dweight_d, dbias_d) = (&mut *self.dnorm_weight_d, &mut *self.dnorm_bias_d);
+                    isa.layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
+                }
+            }),
+        ];
+        workers.for_each(tasks, |task| task());
+    }
+}

@@ -1,0 +1,52 @@
+//! BERT-type encoders: files, tokens, forward and backward pass, LoRA.
+//!
+//! The same code runs in training, embedding and serving. It knows no catalogue, no loss and no
+//! optimiser. Texts lie packed, end to end; there is no padding anywhere.
+//!
+//! In reading order: [`config`] the architecture · [`modules`] the names of its linear layers ·
+//! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
+//! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
+//! [`adapter`] LoRA and its PEFT files · `model` packed weights · `tape` what a pass keeps ·
+//! `forward`, `lora`, `backward`, `gradients` the passes · [`encoder`] text to unit vector ·
+//! [`train_model`] what a training loop drives · [`reference`] the same in f64, the definition.
+
+pub mod config;
+pub mod error;
+pub mod modules;
+
+pub mod weights;
+
+pub mod folder;
+
+pub mod hub;
+
+pub mod tokenizer;
+
+pub mod batch;
+
+pub mod adapter;
+
+mod model;
+
+mod tape;
+
+mod forward;
+
+mod lora;
+
+mod backward;
+
+mod gradients;
+
+pub mod encoder;
+
+pub mod train_model;
+
+pub mod reference;
+
+pub mod workers;
+
+pub use batch::{Side, Text};
+pub use encoder::{Encoder, EncoderOptions, OpenError};
+pub use tape::DropoutRates;
+pub use train_model::{Parameter, TrainModel, Trained};

@@ -1,0 +1,145 @@
+//! What a chunk of texts keeps between the forward and the backward pass.
+//!
+//! Buffers grow to the largest chunk they have seen and are never given back, so that a training
+//! step allocates nothing once the longest batch has passed. Layers below the lowest trained one
+//! share one [`LayerTape`], overwriting it in turn: nothing is kept for what is frozen.
+
+use crate::batch::{Packed, Side};
+use crate::modules::LinearKind;
+use loriot_kernels::attention::AttentionScratch;
+use loriot_kernels::dropout::{Site, Stream};
+
+/// What names the dropout masks of a text.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TextKey {
+    pub(crate) row: u32,
+    pub(crate) side: Side,
+}
+
+/// Dropout of one training step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dropout {
+    pub(crate) rates: DropoutRates,
+    pub(crate) seed: u64,
+    pub(crate) step: u32,
+}
+
+/// The shares of elements that training zeroes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DropoutRates {
+    /// After the embeddings and after each block: BERT's `hidden_dropout_prob`.
+    pub hidden: f32,
+    /// Of attention probabilities: BERT's `attention_probs_dropout_prob`.
+    pub attention: f32,
+    /// Of the inputs of each LoRA pair: PEFT's `lora_dropout`.
+    pub lora: f32,
+}
+
+impl DropoutRates {
+    /// No dropout at all.
+    pub const NONE: DropoutRates = DropoutRates { hidden: 0.0, attention: 0.0, lora: 0.0 };
+}
+
+impl Dropout {
+    pub(crate) fn stream(&self, key: TextKey, layer: usize, site: Site) -> Stream {
+        Stream::new(self.seed, self.step, key.row, key.side, layer as u16, site)
+    }
+}
+
+/// The site of a linear layer's LoRA dropout.
+pub(crate) fn lora_site(kind: LinearKind) -> Site {
+    Site::Lora(kind as u8)
+}
+
+/// One buffer for each linear layer of a layer.
+#[derive(Default)]
+pub(crate) struct PerKind([Vec<f32>; 6]);
+
+impl PerKind {
+    pub(crate) fn get(&self, kind: LinearKind) -> &[f32] {
+        &self.0[kind as usize]
+    }
+
+    pub(crate) fn get_mut(&mut self, kind: LinearKind) -> &mut Vec<f32> {
+        &mut self.0[kind as usize]
+    }
+}
+
+/// One layer's activations.
+#[derive(Default)]
+pub(crate) struct LayerTape {
+    /// The layer's input.
+    pub(crate) x_nd: Vec<f32>,
+    pub(crate) qkv_n3d: Vec<f32>,
+    /// Attention's result, the input of its output layer.
+    pub(crate) context_nd: Vec<f32>,
+    pub(crate) attention_xhat_nd: Vec<f32>,
+    pub(crate) attention_rstd_n: Vec<f32>,
+    /// After attention and its norm: the input of the feed-forward block.
+    pub(crate) middle_nd: Vec<f32>,
+    /// Before the activation function.
+    pub(crate) preactivation_nf: Vec<f32>,
+    pub(crate) output_xhat_nd: Vec<f32>,
+    pub(crate) output_rstd_n: Vec<f32>,
+    /// `dropout(x)·Aᵀ` of each adapted linear layer.
+    pub(crate) xa_nr: PerKind,
+}
+
+/// One chunk: its texts, what the forward pass kept, and the gradients of the layer at hand.
+#[derive(Default)]
+pub(crate) struct ChunkTape {
+    pub(crate) packed: Packed,
+    pub(crate) keys: Vec<TextKey>,
+    pub(crate) embeddings_xhat_nd: Vec<f32>,
+    pub(crate) embeddings_rstd_n: Vec<f32>,
+    pub(crate) layers: Vec<LayerTape>,
+    pub(crate) norm_b: Vec<f32>,
+    pub(crate) unit_bd: Vec<f32>,
+    pub(crate) gradients: LayerGradients,
+    pub(crate) scratch: Scratch,
+}
+
+impl ChunkTape {
+    /// Makes this the tape of new texts, keeping the buffers.
+    pub(crate) fn begin(&mut self, packed: Packed, keys: Vec<TextKey>, n_tapes: usize) {
+        self.packed = packed;
+        self.keys = keys;
+        self.layers.resize_with(n_tapes, LayerTape::default);
+    }
+}
+
+/// Gradients by the results of one layer's parts, for one chunk; the next layer down overwrites them.
+#[derive(Default)]
+pub(crate) struct LayerGradients {
+    /// By the layer's result; after the layer's backward pass, by its input.
+    pub(crate) dy_nd: Vec<f32>,
+    /// By the results of its two norms.
+    pub(crate) doutput_norm_nd: Vec<f32>,
+    pub(crate) dattention_norm_nd: Vec<f32>,
+    /// By the results of its linear layers; query, key and value share `dqkv_n3d`.
+    pub(crate) doutput_nd: Vec<f32>,
+    pub(crate) dintermediate_nf: Vec<f32>,
+    pub(crate) dattention_output_nd: Vec<f32>,
+    pub(crate) dqkv_n3d: Vec<f32>,
+    /// `dy·B` of each adapted linear layer.
+    pub(crate) dyb_nr: PerKind,
+    /// The activation function's result, computed again where its gradient by `Output` is wanted.
+    pub(crate) activated_nf: Vec<f32>,
+}
+
+/// Buffers that mean nothing between two calls.
+#[derive(Default)]
+pub(crate) struct Scratch {
+    pub(crate) nd: Vec<f32>,
+    pub(crate) other_nd: Vec<f32>,
+    pub(crate) nf: Vec<f32>,
+    pub(crate) dropped: Vec<f32>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) attention: AttentionScratch,
+}
+
+/// `buffer` as `len` elements, of unspecified content.
+pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    buffer.resize(len, 0.0);
+    buffer
+}

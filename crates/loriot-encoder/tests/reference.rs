@@ -1,0 +1,199 @@
+//! The f64 reference against PyTorch and against central differences, and the engine against it with
+//! dropout on, where PyTorch's masks cannot be had.
+
+mod common;
+
+use common::*;
+use loriot_encoder::adapter::Adapter;
+use loriot_encoder::reference::Reference;
+use loriot_encoder::{DropoutRates, Encoder, Side, Text, TrainModel, Trained};
+
+const RATES: DropoutRates = DropoutRates { hidden: 0.1, attention: 0.2, lora: 0.3 };
+
+fn adapter(kind: &str, encoder: &Encoder) -> Adapter {
+    Adapter::open(&golden_path(&format!("adapters/{kind}")), &encoder.folder().config).unwrap()
+}
+
+/// The loss in f64, and its derivative by the unit vectors.
+fn loss(unit_bd: &[f64], labels: &[f64]) -> (f64, Vec<f64>) {
+    let (n, d) = (labels.len(), unit_bd.len() / labels.len() / 2);
+    let (q, p) = unit_bd.split_at(n * d);
+    let (mut total, mut dq, mut dp) = (0.0, Vec::new(), Vec::new());
+    for (at, y) in labels.iter().enumerate() {
+        let (q, p) = (&q[at * d..][..d], &p[at * d..][..d]);
+        let cos: f64 = q.iter().zip(p).map(|(q, p)| q * p).sum();
+        let negative = ((1.0 - y) * cos).max(0.0);
+        let inner = y * (1.0 - cos) + negative;
+        total += inner * inner / n as f64;
+        let slope = -y + if negative > 0.0 { 1.0 - y } else { 0.0 };
+        let dcos = 2.0 * inner * slope / n as f64;
+        dq.extend(p.iter().map(|p| dcos * p));
+        dp.extend(q.iter().map(|q| dcos * q));
+    }
+    dq.extend(dp);
+    (total, dq)
+}
+
+#[test]
+fn the_reference_is_pytorch_to_rounding_in_f64() {
+    let golden = Golden::open("tiny_bert.safetensors");
+    let encoder = open(&tiny(), isas()[0]);
+    let texts = pair_texts(&golden.texts());
+    let labels = golden.floats("labels");
+    for kind in ["full", "qkv", "all_linear"] {
+        let mut reference = Reference::of(&encoder);
+        if kind != "full" {
+            reference = reference.with_adapter(&adapter(kind, &encoder));
+        }
+        let trace = reference.forward(&texts);
+        let (got, dunit_bd) = loss(&trace.unit_bd, &labels);
+        let want = golden.floats(&format!("{kind}.loss"))[0];
+        assert!((got - want).abs() < 1e-12, "{kind}: {got}, want {want}");
+        let grads = reference.backward(&trace, &dunit_bd);
+        let prefix = format!("{kind}.grad.");
+        for name in golden.names().iter().filter_map(|name| name.strip_prefix(&prefix)) {
+            let want = golden.floats(&format!("{prefix}{name}"));
+            let error = norm(grads[name].iter().zip(&want).map(|(got, want)| got - want));
+            assert!(error <= 1e-10 * norm(want) + 1e-13, "{kind}, {name}: off by {error:e}");
+        }
+    }
+}
+
+fn pair(row: u32, query: &[u32], title: &[u32]) -> [Text; 2] {
+    let text = |ids: &[u32], side| Text { ids: ids.to_vec(), row, side };
+    [text(query, Side::Query), text(title, Side::Product)]
+}
+
+/// Three short pairs, queries before titles, and their labels.
+fn short_pairs() -> (Vec<Text>, Vec<f64>) {
+    let pairs = [
+        pair(5, &[2, 40, 41, 3], &[2, 50, 40, 60, 61, 3]),
+        pair(6, &[2, 42, 3], &[2, 3]),
+        pair(9, &[2, 70, 71, 72, 3], &[2, 80, 3]),
+    ];
+    let queries = pairs.iter().map(|pair| pair[0].clone());
+    (queries.chain(pairs.iter().map(|pair| pair[1].clone())).collect(), vec![1.0, 0.0, 0.6])
+}
+
+/// Central differences are right to O(h²): about 1e-9 at h = 1e-5.
+#[test]
+fn every_gradient_agrees_with_central_differences_with_dropout_on() {
+    let encoder = open(&tiny(), isas()[0]);
+    let (texts, labels) = short_pairs();
+    let mut reference = Reference::of(&encoder)
+        .with_adapter(&adapter("all_linear", &encoder))
+        .with_dropout(RATES, 11, 3);
+    let trace = reference.forward(&texts);
+    let grads = reference.backward(&trace, &loss(&trace.unit_bd, &labels).1);
+    for (name, grad) in &grads {
+        if name.starts_with("pooler.") {
+            continue;
+        }
+        // A few elements of each tensor, the largest among them, spread over its length.
+        let largest = (0..grad.len()).max_by(|&a, &b| grad[a].abs().total_cmp(&grad[b].abs()));
+        let spread = (0..4).map(|part| part * grad.len() / 4);
+        for at in spread.chain(largest) {
+            let (h, old) = (1e-5, reference.tensors[name][at]);
+            let mut loss_at = |value: f64| {
+                reference.tensors.get_mut(name).unwrap()[at] = value;
+                loss(&reference.forward(&texts).unit_bd, &labels).0
+            };
+            let numeric = (loss_at(old + h) - loss_at(old - h)) / (2.0 * h);
+            loss_at(old);
+            let error = (numeric - grad[at]).abs();
+            assert!(
+                error <= 1e-8 + 1e-6 * numeric.abs(),
+                "{name}[{at}]: {} for {numeric}",
+                grad[at]
+            );
+        }
+    }
+}
+
+#[test]
+fn the_engine_follows_the_reference_with_dropout_on() {
+    let (texts, labels) = short_pairs();
+    for isa in isas() {
+        for kind in ["qkv", "all_linear", "full"] {
+            let encoder = open(&tiny(), isa);
+            let mut reference = Reference::of(&encoder).with_dropout(RATES, 11, 3);
+            let trained = if kind == "full" {
+                Trained::Full
+            } else {
+                reference = reference.with_adapter(&adapter(kind, &encoder));
+                Trained::Lora(adapter(kind, &encoder))
+            };
+            let d = encoder.dim();
+            let trace = reference.forward(&texts);
+            let want = reference.backward(&trace, &loss(&trace.unit_bd, &labels).1);
+
+            let mut model = TrainModel::new(encoder, trained, RATES, 11);
+            let unit_bd = model.forward(&texts, 3);
+            assert_close(&format!("{isa}, {kind}"), &unit_bd, &trace.unit_bd, 1e-5, 2e-6);
+            model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
+            let largest = want.values().map(|grad| norm(grad.iter().copied())).fold(0.0, f64::max);
+            for parameter in model.parameters() {
+                let want = &want[&parameter.name];
+                let difference =
+                    parameter.gradient.iter().zip(want).map(|(g, w)| f64::from(*g) - w);
+                let (error, size) = (norm(difference), norm(want.iter().copied()));
+                assert!(
+                    error <= 1e-4 * size + 1e-6 * largest,
+                    "{isa}, {kind}, {}: off by {error:e} of {size:e}",
+                    parameter.name
+                );
+            }
+        }
+    }
+}
+
+/// The bits of everything that training computes, for one number of threads.
+fn bits(kind: &str, threads: usize) -> Vec<u32> {
+    let options = loriot_encoder::EncoderOptions { threads, ..options(&tiny(), isas()[0]) };
+    let encoder = Encoder::open(&options).unwrap();
+    let trained = match kind {
+        "full" => Trained::Full,
+        kind => Trained::Lora(adapter(kind, &encoder)),
+    };
+    let golden = Golden::open("tiny_bert.safetensors");
+    // Enough texts for several chunks.
+    let mut texts = Vec::new();
+    for repeat in 0..12 {
+        texts.extend(
+            pair_texts(&golden.texts())
+                .into_iter()
+                .map(|text| Text { row: text.row + 100 * repeat, ..text }),
+        );
+    }
+    let d = encoder.dim();
+    let mut model = TrainModel::new(encoder, trained, RATES, 5);
+    let unit_bd = model.forward(&texts, 1);
+    let dunit_bd: Vec<f32> = (0..texts.len() * d).map(|at| (at % 17) as f32 * 1e-3).collect();
+    model.backward(&dunit_bd);
+    let gradients = model.parameters().iter().flat_map(|p| &p.gradient);
+    unit_bd.iter().chain(gradients).map(|x| x.to_bits()).collect()
+}
+
+#[test]
+fn any_number_of_threads_computes_the_same_bits() {
+    for kind in ["qkv", "all_linear", "full"] {
+        let one = bits(kind, 1);
+        for threads in [2, 3, 5] {
+            assert!(one == bits(kind, threads), "{kind}, {threads} threads");
+        }
+    }
+}
+
+#[test]
+fn a_text_has_the_same_vector_alone_and_in_any_company() {
+    let golden = Golden::open("tiny_bert.safetensors");
+    let texts = golden.texts();
+    for isa in isas() {
+        let encoder = open(&tiny(), isa);
+        let d = encoder.dim();
+        let together = encoder.embed_ids(&texts);
+        for (ids, vector) in texts.iter().zip(together.chunks(d)) {
+            assert_eq!(encoder.embed_ids(std::slice::from_ref(ids)), vector, "{isa}");
+        }
+    }
+}
