@@ -1,0 +1,190 @@
+//! csv and tsv: a header, then one record a line, quoted as in RFC 4180.
+//!
+//! `csv-core` does the parsing; around it stand exact line numbers, a cap on the length of a
+//! record (an unclosed quote must not take a 100 GB file into memory) and the refusal of a quote
+//! that is still open at the end of the file. Empty lines are skipped. A quote inside an unquoted
+//! field is an ordinary character: `3/4" pipe` needs no quoting.
+
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+
+use csv_core::ReadRecordResult;
+
+use crate::error::{Position, ReadError, RowFault};
+use crate::rows::ReadOptions;
+use crate::source::TextInput;
+use crate::table::{Cell, Record, Table};
+
+/// More columns than this is no table of ours.
+const MAX_COLUMNS: usize = 1 << 12;
+
+pub(crate) struct Delimited {
+    path: PathBuf,
+    input: TextInput,
+    core: csv_core::Reader,
+    /// The line of the next byte.
+    line: u64,
+    max_record_bytes: usize,
+    columns: Vec<String>,
+    /// For each selected column its place in the file.
+    selected: Vec<Option<usize>>,
+    /// Unquoted fields of the record, end to end.
+    fields: Vec<u8>,
+    /// Where each field ends in `fields`; meaningless in a record of more than [`MAX_COLUMNS`].
+    ends: Vec<usize>,
+    n_fields: usize,
+}
+
+impl Delimited {
+    pub(crate) fn open(
+        path: &Path,
+        input: TextInput,
+        delimiter: u8,
+        options: &ReadOptions,
+    ) -> Result<Delimited, ReadError> {
+        let mut table = Delimited {
+            path: path.to_owned(),
+            input,
+            core: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),
+            line: 1,
+            max_record_bytes: options.max_record_bytes,
+            columns: Vec::new(),
+            selected: Vec::new(),
+            fields: vec![0; 1 << 12],
+            ends: vec![0; MAX_COLUMNS],
+            n_fields: 0,
+        };
+        if let Some(line) = table.parse_record()? {
+            if table.n_fields > MAX_COLUMNS {
+                let (found, expected) = ("text without columns", "a header of column names");
+                return Err(ReadError::OtherContent { path: table.path, found, expected });
+            }
+            let names = (0..table.n_fields).map(|idx| table.field(idx).map(str::trim));
+            let names: Result<Vec<String>, RowFault> =
+                names.map(|name| name.map(str::to_owned)).collect();
+            table.columns = names.map_err(|fault| table.row_error(line, fault))?;
+        }
+        if table.columns.iter().any(|name| name.contains('\0')) {
+            let (found, expected) = ("binary data", "a header of column names");
+            return Err(ReadError::OtherContent { path: table.path, found, expected });
+        }
+        Ok(table)
+    }
+
+    /// Parses the next record into `fields` and `ends`; gives the line it starts on.
+    fn parse_record(&mut self) -> Result<Option<u64>, ReadError> {
+        self.n_fields = 0;
+        let Some(start) = self.skip_line_breaks()? else { return Ok(None) };
+        let (mut n_read, mut n_bytes) = (0, 0);
+        loop {
+            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
+                path: self.path.clone(),
+                at: Position::Line(self.line),
+                source,
+            })?;
+            // At the end a line break is put in: it closes any record but one inside quotes.
+            let at_end = input.is_empty();
+            let input = if at_end { b"\n".as_slice() } else { input };
+            let (result, n_in, n_out, n_ends) = self.core.read_record(
+                input,
+                &mut self.fields[n_bytes..],
+                &mut self.ends[self.n_fields % MAX_COLUMNS..],
+            );
+            self.line += count_lines(&input[..n_in]);
+            if !at_end {
+                self.input.consume(n_in);
+            }
+            n_read += n_in;
+            n_bytes += n_out;
+            self.n_fields += n_ends;
+            match result {
+                ReadRecordResult::Record => return Ok(Some(start)),
+                ReadRecordResult::InputEmpty if !at_end => {}
+                ReadRecordResult::OutputFull => self.fields.resize(2 * self.fields.len(), 0),
+                // The next round overwrites the first ends; the count goes on and is an error.
+                ReadRecordResult::OutputEndsFull => {}
+                ReadRecordResult::InputEmpty | ReadRecordResult::End => {
+                    return Err(self.unclosed(start, n_read));
+                }
+            }
+            if n_read > self.max_record_bytes {
+                return Err(self.unclosed(start, n_read));
+            }
+        }
+    }
+
+    /// Passes over empty lines; gives the line of the next byte that is not a line break.
+    fn skip_line_breaks(&mut self) -> Result<Option<u64>, ReadError> {
+        loop {
+            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
+                path: self.path.clone(),
+                at: Position::Line(self.line),
+                source,
+            })?;
+            if input.is_empty() {
+                return Ok(None);
+            }
+            let n_breaks = input.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
+            let found = n_breaks < input.len();
+            self.line += count_lines(&input[..n_breaks]);
+            self.input.consume(n_breaks);
+            if found {
+                return Ok(Some(self.line));
+            }
+        }
+    }
+
+    fn field(&self, idx: usize) -> Result<&str, RowFault> {
+        let start = if idx == 0 { 0 } else { self.ends[idx - 1] };
+        let bytes = &self.fields[start..self.ends[idx]];
+        std::str::from_utf8(bytes)
+            .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })
+    }
+
+    fn cells(&self) -> Result<Vec<Cell>, RowFault> {
+        if self.n_fields != self.columns.len() {
+            return Err(RowFault::FieldCount {
+                expected: self.columns.len(),
+                found: self.n_fields,
+            });
+        }
+        let cell = |place: &Option<usize>| match place {
+            Some(idx) => Ok(Cell::Text(self.field(*idx)?.to_owned())),
+            None => Ok(Cell::Null),
+        };
+        self.selected.iter().map(cell).collect()
+    }
+
+    fn unclosed(&self, line: u64, n_bytes: usize) -> ReadError {
+        ReadError::Unclosed { path: self.path.clone(), line, n_bytes }
+    }
+
+    fn row_error(&self, line: u64, fault: RowFault) -> ReadError {
+        ReadError::Row { path: self.path.clone(), at: Position::Line(line), fault }
+    }
+}
+
+impl Table for Delimited {
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn select(&mut self, names: &[String]) -> Result<(), ReadError> {
+        let place = |name: &String| self.columns.iter().position(|column| column == name);
+        self.selected = names.iter().map(place).collect();
+        Ok(())
+    }
+
+    fn next_record(&mut self) -> Option<Result<Record, ReadError>> {
+        let line = match self.parse_record() {
+            Ok(line) => line?,
+            Err(error) => return Some(Err(error)),
+        };
+        let record = self.cells().map(|cells| Record { at: Position::Line(line), cells });
+        Some(record.map_err(|fault| self.row_error(line, fault)))
+    }
+}
+
+fn count_lines(bytes: &[u8]) -> u64 {
+    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+}

@@ -1,0 +1,287 @@
+//! What can be wrong with a data file, and what the user can do about it.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+
+use loriot_files::Hint;
+
+use crate::columns::COLUMN_NAMES;
+
+/// A data file could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The extension says nothing we know.
+    #[error("cannot tell the format of `{}` from its name", path.display())]
+    UnknownFormat {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not there, or not ours to read.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A folder where a file should be.
+    #[error("`{}` is a folder, expected a file", path.display())]
+    Directory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The first bytes belong to another format than the name says.
+    #[error("`{}` is {found}, expected {expected}", path.display())]
+    OtherContent {
+        /// The file.
+        path: PathBuf,
+        /// What the first bytes say.
+        found: &'static str,
+        /// What the name says.
+        expected: &'static str,
+    },
+    /// Reading stopped midway: a gzip file cut short, a disk that fails.
+    #[error("cannot read `{}` past {at}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The last place that could be read.
+        at: Position,
+        /// What the operating system or the decompressor said.
+        #[source]
+        source: io::Error,
+    },
+    /// The parquet reader refused the file.
+    #[error("`{}` cannot be read as parquet", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// Its reason.
+        #[source]
+        source: parquet::errors::ParquetError,
+    },
+    /// A column we need is not in the header.
+    #[error("`{}` has no column `{in_file}`; it has: {}", path.display(), listed(found))]
+    NoColumn {
+        /// The file.
+        path: PathBuf,
+        /// Our name of the column.
+        wanted: String,
+        /// The name that was looked for.
+        in_file: String,
+        /// The columns that are there.
+        found: Vec<String>,
+    },
+    /// A column we need is there twice.
+    #[error("`{}` has two columns `{column}`", path.display())]
+    RepeatedColumn {
+        /// The file.
+        path: PathBuf,
+        /// The name in the file.
+        column: String,
+    },
+    /// Not one row in all the files.
+    #[error("`{}`{} no rows", path.display(), holds(*n_more))]
+    Empty {
+        /// The first file.
+        path: PathBuf,
+        /// How many files follow it.
+        n_more: usize,
+    },
+    /// Rows, but not one that could be used.
+    #[error("`{}`{} no row that can be used: {n_skipped} skipped, the first because {first}",
+        path.display(), holds(*n_more))]
+    AllSkipped {
+        /// The first file.
+        path: PathBuf,
+        /// How many files follow it.
+        n_more: usize,
+        /// Rows left out.
+        n_skipped: u64,
+        /// Why the first was left out.
+        first: String,
+    },
+    /// A csv record whose end does not come, mostly because a quote was never closed. Reading on
+    /// would take the rest of the file for one text, so this stops even where bad rows are skipped.
+    #[error("`{}` line {line}: the record that starts here is still open after {n_bytes} bytes", path.display())]
+    Unclosed {
+        /// The file.
+        path: PathBuf,
+        /// Where the record starts.
+        line: u64,
+        /// How far was read.
+        n_bytes: usize,
+    },
+    /// One row is wrong; the next can be read. The only error that skipping bad rows forgives.
+    #[error("`{}` {at}: {fault}", path.display())]
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Where in it.
+        at: Position,
+        /// What is wrong.
+        fault: RowFault,
+    },
+}
+
+/// What is wrong with one row.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum RowFault {
+    /// More or fewer fields than the header.
+    #[error("expected {expected} fields, found {found}")]
+    FieldCount {
+        /// Columns of the header.
+        expected: usize,
+        /// Fields of the row.
+        found: usize,
+    },
+    /// The bytes are not UTF-8.
+    #[error("expected UTF-8, found byte 0x{byte:02x}")]
+    Utf8 {
+        /// The first byte that is wrong.
+        byte: u8,
+    },
+    /// A text, or a line, over the limit.
+    #[error("{what} holds {found} bytes, expected at most {limit}")]
+    TooLong {
+        /// The column in backticks, or "this line".
+        what: String,
+        /// Its length.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// No value where one must be.
+    #[error("expected a value of `{column}`, found none")]
+    Missing {
+        /// The name in the file.
+        column: String,
+    },
+    /// Nothing but white space where text must be.
+    #[error("expected text in {columns}, found none")]
+    Blank {
+        /// The column or columns in backticks.
+        columns: String,
+    },
+    /// A value of another kind.
+    #[error("`{column}` is {found}, expected {expected}")]
+    Value {
+        /// The name in the file.
+        column: String,
+        /// The value in backticks, or its type.
+        found: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// A line of jsonl that is not a JSON object.
+    #[error("expected a JSON object: {reason}")]
+    Json {
+        /// What the parser said.
+        reason: String,
+    },
+}
+
+/// Where in a file, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// A line of a text file; of a record with quoted line breaks, its first.
+    Line(u64),
+    /// A row of a parquet file.
+    Row(u64),
+}
+
+impl Position {
+    /// The number alone.
+    pub fn number(self) -> u64 {
+        match self {
+            Position::Line(number) | Position::Row(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Position::Line(line) => write!(f, "line {line}"),
+            Position::Row(row) => write!(f, "row {row}"),
+        }
+    }
+}
+
+impl Hint for ReadError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            ReadError::UnknownFormat { .. } => Some(
+                "known endings are `.csv`, `.tsv`, `.jsonl` (each also with `.gz`) and `.parquet`"
+                    .into(),
+            ),
+            ReadError::Directory { .. } => Some("name the files in it".into()),
+            ReadError::OtherContent { found, .. } => {
+                Some(format!("{found} needs another ending, or another conversion"))
+            }
+            ReadError::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
+                Some("the file is cut short; fetch or write it again".into())
+            }
+            ReadError::Parquet { .. } => {
+                Some("the file may be damaged or cut short; fetch or write it again".into())
+            }
+            ReadError::NoColumn { wanted, .. } if COLUMN_NAMES.contains(&wanted.as_str()) => {
+                Some(format!("name the column with `--column {wanted}=<name>`"))
+            }
+            ReadError::NoColumn { .. } => {
+                Some("name the column with `--text-column <name>`".into())
+            }
+            ReadError::RepeatedColumn { .. } => Some("rename one of them in the file".into()),
+            ReadError::Empty { .. } => {
+                Some("expected a header and at least one row; is this the right file?".into())
+            }
+            ReadError::Unclosed { .. } => Some(
+                "a field that opens with `\"` must close with `\"`, and a `\"` inside it is \
+                 written `\"\"`"
+                    .into(),
+            ),
+            ReadError::Row { fault, .. } => Some(match fault {
+                RowFault::Utf8 { .. } => {
+                    "convert the file, as with `iconv -f LATIN1 -t UTF-8`, or leave such rows out \
+                     with `--skip-bad-rows`"
+                        .into()
+                }
+                RowFault::TooLong { .. } => {
+                    "shorten it, or leave such rows out with `--skip-bad-rows`".into()
+                }
+                _ => "correct the row, or leave such rows out with `--skip-bad-rows`".into(),
+            }),
+            ReadError::Open { .. } | ReadError::Read { .. } | ReadError::AllSkipped { .. } => None,
+        }
+    }
+}
+
+/// A value as a message shows it: in backticks, short, on one line.
+pub(crate) fn shown(value: &str) -> String {
+    format!("`{}`", short(value))
+}
+
+/// The first 60 characters, without control characters.
+fn short(value: &str) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    let mut text: String = value.chars().take(60).map(visible).collect();
+    if value.chars().nth(60).is_some() {
+        text.push('…');
+    }
+    text
+}
+
+fn listed(columns: &[String]) -> String {
+    const N_LISTED: usize = 30;
+    let mut names: Vec<String> = columns.iter().take(N_LISTED).map(|name| short(name)).collect();
+    if columns.len() > N_LISTED {
+        names.push(format!("and {} more", columns.len() - N_LISTED));
+    }
+    names.join(", ")
+}
+
+fn holds(n_more: usize) -> String {
+    if n_more == 0 { " holds".into() } else { format!(" and {n_more} more hold") }
+}

@@ -1,0 +1,222 @@
+//! jsonl: one JSON object a line; blank lines are skipped, keys we do not want are passed over.
+//!
+//! Numbers keep the digits they are written with. A line over the limit is read to its end and
+//! thrown away, so that one bad line costs no memory and the next can be read.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, BufRead};
+use std::path::{Path, PathBuf};
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::error::{Position, ReadError, RowFault};
+use crate::rows::ReadOptions;
+use crate::source::TextInput;
+use crate::table::{Cell, Record, Table};
+
+/// How many lines are tried for the object that names the columns.
+const N_TRIED: usize = 100;
+
+/// More keys than this is no row of a table.
+const MAX_KEYS: usize = 1 << 12;
+
+pub(crate) struct Jsonl {
+    path: PathBuf,
+    input: TextInput,
+    /// The line of the next byte.
+    line: u64,
+    max_record_bytes: usize,
+    columns: Vec<String>,
+    selected: Vec<String>,
+    /// Lines read ahead to learn the columns.
+    ahead: VecDeque<(u64, Result<Vec<u8>, RowFault>)>,
+}
+
+impl Jsonl {
+    pub(crate) fn open(
+        path: &Path,
+        input: TextInput,
+        options: &ReadOptions,
+    ) -> Result<Jsonl, ReadError> {
+        let mut table = Jsonl {
+            path: path.to_owned(),
+            input,
+            line: 1,
+            max_record_bytes: options.max_record_bytes,
+            columns: Vec::new(),
+            selected: Vec::new(),
+            ahead: VecDeque::new(),
+        };
+        while table.ahead.len() < N_TRIED {
+            let Some((line, bytes)) = table.read_line()? else { break };
+            let parsed = bytes.clone().and_then(|bytes| {
+                let keys = parse(&bytes)?.0.into_iter().map(|(key, _)| key.into_owned()).collect();
+                Ok(keys)
+            });
+            table.ahead.push_back((line, bytes));
+            match parsed {
+                Ok(keys) => {
+                    table.columns = keys;
+                    return Ok(table);
+                }
+                Err(fault) if !options.skip_bad_rows || table.ahead.len() == N_TRIED => {
+                    return Err(table.row_error(line, fault));
+                }
+                Err(_) => {}
+            }
+        }
+        Ok(table)
+    }
+
+    /// The next line that is not blank, without its line break.
+    #[expect(clippy::type_complexity, reason = "a name for it would say less")]
+    fn read_line(&mut self) -> Result<Option<(u64, Result<Vec<u8>, RowFault>)>, ReadError> {
+        loop {
+            let line = self.line;
+            let mut bytes = Vec::new();
+            let n_bytes = self.fill_line(&mut bytes).map_err(|source| ReadError::Read {
+                path: self.path.clone(),
+                at: Position::Line(line),
+                source,
+            })?;
+            if n_bytes == 0 {
+                return Ok(None);
+            }
+            let limit = self.max_record_bytes;
+            if n_bytes > limit {
+                let what = "this line".to_owned();
+                let fault = RowFault::TooLong { what, found: n_bytes, limit };
+                return Ok(Some((line, Err(fault))));
+            }
+            if !bytes.trim_ascii().is_empty() {
+                return Ok(Some((line, Ok(bytes))));
+            }
+        }
+    }
+
+    /// Reads to the next line break and gives the number of bytes; keeps at most the limit.
+    fn fill_line(&mut self, kept: &mut Vec<u8>) -> io::Result<usize> {
+        let mut n_bytes = 0;
+        loop {
+            let input = self.input.fill_buf()?;
+            let line_break = input.iter().position(|byte| *byte == b'\n');
+            let n_taken = line_break.map_or(input.len(), |place| place + 1);
+            let n_kept = n_taken.min(self.max_record_bytes.saturating_sub(kept.len()));
+            kept.extend_from_slice(&input[..n_kept]);
+            n_bytes += n_taken;
+            self.input.consume(n_taken);
+            if line_break.is_some() {
+                self.line += 1;
+            }
+            if line_break.is_some() || n_taken == 0 {
+                return Ok(n_bytes);
+            }
+        }
+    }
+
+    fn cells(&self, bytes: &[u8]) -> Result<Vec<Cell>, RowFault> {
+        let Object(entries) = parse(bytes)?;
+        let cell = |name: &String| match entries.iter().find(|(key, _)| key == name) {
+            Some((_, value)) => cell_of(value.get()),
+            None => Ok(Cell::Null),
+        };
+        self.selected.iter().map(cell).collect()
+    }
+
+    fn row_error(&self, line: u64, fault: RowFault) -> ReadError {
+        ReadError::Row { path: self.path.clone(), at: Position::Line(line), fault }
+    }
+}
+
+impl Table for Jsonl {
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn select(&mut self, names: &[String]) -> Result<(), ReadError> {
+        self.selected = names.to_vec();
+        Ok(())
+    }
+
+    fn next_record(&mut self) -> Option<Result<Record, ReadError>> {
+        let (line, bytes) = match self.ahead.pop_front() {
+            Some(ahead) => ahead,
+            None => match self.read_line() {
+                Ok(next) => next?,
+                Err(error) => return Some(Err(error)),
+            },
+        };
+        let cells = bytes.and_then(|bytes| self.cells(&bytes));
+        let record = cells.map(|cells| Record { at: Position::Line(line), cells });
+        Some(record.map_err(|fault| self.row_error(line, fault)))
+    }
+}
+
+/// An object's entries in their order, values unparsed.
+struct Object<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<'de>, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Object<'de>, M::Error> {
+                let mut entries: Vec<(Cow<'de, str>, &RawValue)> = Vec::new();
+                while let Some((Key(key), value)) = map.next_entry()? {
+                    if entries.len() == MAX_KEYS {
+                        let limit = format!("more than {MAX_KEYS} keys");
+                        return Err(serde::de::Error::custom(limit));
+                    }
+                    if entries.iter().any(|(other, _)| *other == key) {
+                        return Err(serde::de::Error::custom(format!("key `{key}` stands twice")));
+                    }
+                    entries.push((key, value));
+                }
+                Ok(Object(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A key, borrowed where it holds no escape.
+#[derive(serde::Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+fn parse(bytes: &[u8]) -> Result<Object<'_>, RowFault> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })?;
+    serde_json::from_str(text).map_err(|error| json_fault(&error))
+}
+
+fn cell_of(json: &str) -> Result<Cell, RowFault> {
+    Ok(match json.as_bytes().first() {
+        Some(b'"') => Cell::Text(serde_json::from_str(json).map_err(|error| json_fault(&error))?),
+        Some(b'n') | None => Cell::Null,
+        Some(b't') => Cell::Bool(true),
+        Some(b'f') => Cell::Bool(false),
+        Some(b'[') => Cell::Other { text: json.to_owned(), kind: "a list" },
+        Some(b'{') => Cell::Other { text: json.to_owned(), kind: "an object" },
+        Some(_) => Cell::Number(json.to_owned()),
+    })
+}
+
+/// The parser's words, with the column but without its "line 1", which is never the file's line.
+fn json_fault(error: &serde_json::Error) -> RowFault {
+    let mut reason = error.to_string();
+    if let Some(end) = reason.rfind(" at line ") {
+        reason.truncate(end);
+    }
+    if error.column() > 0 {
+        reason += &format!(" at column {}", error.column());
+    }
+    RowFault::Json { reason }
+}
