@@ -13,7 +13,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use loriot_kernels::gemm::{Init, Mat, MatMut};
-use loriot_kernels::isa::{Isa, IsaError, Level};
+use loriot_kernels::isa::{Isa, IsaError};
 
 /// `(inputs, outputs)` of the linear layers: query, key and value fused; output; feed-forward up and down.
 const LAYERS: [(usize, usize); 8] = [
@@ -162,6 +162,7 @@ fn peak_loop(isa: Isa, n_steps: usize) -> usize {
         unsafe_code,
         reason = "the peak of an instruction set is measured with its instructions"
     )]
+    use loriot_kernels::isa::Level;
     use std::arch::x86_64::*;
 
     #[target_feature(enable = "avx512f")]

@@ -53,7 +53,7 @@ impl kernel::Kernel for Kernel {
 #[target_feature(enable = "avx2,fma")]
 fn tile_of<const R: usize, const V: usize>(tile: Tile) {
     const A_STRIDE: usize = <Kernel as kernel::Kernel>::A_STRIDE;
-    let Tile { depth, a, b, c, c_stride, start, .. } = tile;
+    let Tile { depth, a, b, c, c_stride, start, prefetch, .. } = tile;
     // A stride known here makes one pointer serve all rows; fourteen pointers and as many bounds checks cost a quarter.
     let a: &[[f32; A_STRIDE]; R] = a.as_chunks().0.first_chunk().expect("a strip has R rows");
     assert!(depth <= A_STRIDE, "depth of a strip");
@@ -73,7 +73,11 @@ fn tile_of<const R: usize, const V: usize>(tile: Tile) {
             }
         }
     }
+    // Without anything to prefetch this touches one and the same address, which costs nothing.
+    let prefetch_step = prefetch.len().div_ceil(depth.max(1));
     for k in 0..depth {
+        let ahead = prefetch.as_ptr().wrapping_add(k * prefetch_step);
+        _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
         let b: [__m256; V] = std::array::from_fn(|v| load(&b[k][v]));
         for r in 0..R {
             let a = _mm256_set1_ps(a[r][k]);

@@ -37,6 +37,7 @@ pub(super) struct Tile<'a> {
     pub c_stride: usize,
     pub start: Start<'a>,
     /// What to bring into the L2 cache meanwhile; a hint.
+    #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "portable code cannot"))]
     pub prefetch: &'a [f32],
 }
 

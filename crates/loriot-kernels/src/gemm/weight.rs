@@ -16,7 +16,7 @@ use crate::isa::{Isa, Level};
 /// ```
 ///
 /// [`Isa::linear`] reads panels as they lie. [`Isa::linear_backward`] transposes a block at a time into scratch, which
-/// costs it about 3 % at 256 rows and spares a second copy of every weight.
+/// costs it about 8 % of its speed at 256 rows (AVX-512, 384×384) and spares a second copy of every weight.
 #[derive(Clone)]
 pub struct PackedWeight {
     isa: Isa,
