@@ -7,6 +7,7 @@ import argparse
 import statistics
 import time
 
+import numpy
 import peer
 import torch
 from sentence_transformers import SentenceTransformer
@@ -23,6 +24,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--max-length", type=int, default=70)
     parser.add_argument("--repeats", type=int, default=3, help="timed runs of each batch size, after a short one that is not")
+    parser.add_argument("--compare", help="`.npy` of another's vectors: report the largest difference")
     return parser.parse_args()
 
 
@@ -41,6 +43,10 @@ def main() -> None:
             start = time.perf_counter()
             model.encode(texts, batch_size=batch_size, show_progress_bar=False)
             milliseconds[batch_size].append(1e3 * (time.perf_counter() - start))
+    more = {}
+    if args.compare:
+        vectors = model.encode(texts, show_progress_bar=False, normalize_embeddings=True)
+        more["max_difference"] = float(abs(vectors - numpy.load(args.compare)).max())
     best = min(milliseconds, key=lambda batch_size: statistics.median(milliseconds[batch_size]))
     peer.report(
         "sentence-transformers embed, f32, sorted by length",
@@ -50,6 +56,7 @@ def main() -> None:
         texts_per_s=round(1e3 * len(texts) / statistics.median(milliseconds[best]), 1),
         batch_size=best,
         torch=torch.__version__,
+        **more,
     )
 
 

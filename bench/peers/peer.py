@@ -39,4 +39,4 @@ def times(ms: list[float]) -> dict:
 
 
 def report(what: str, ms: list[float], **more) -> None:
-    print(json.dumps({"what": what, **times(ms), "peak_rss_mb": round(peak_rss_mb()), **more}))
+    print(json.dumps({"what": what, **times(ms), "all_ms": [round(t, 2) for t in ms], "peak_rss_mb": round(peak_rss_mb()), **more}))

@@ -76,7 +76,7 @@ def main() -> None:
     model = make_model(args)
     optimizer = torch.optim.Adam([tensor for tensor in model.parameters() if tensor.requires_grad], lr=5e-4)
     scheduler = get_scheduler("linear", optimizer, 0, len(batches))
-    milliseconds = []
+    milliseconds, losses = [], []
     for queries, titles, labels in batches:
         start = time.perf_counter()
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=args.precision == "bf16"):
@@ -87,6 +87,7 @@ def main() -> None:
         scheduler.step()
         optimizer.zero_grad()
         milliseconds.append(1e3 * (time.perf_counter() - start))
+        losses.append(loss.item())
     real = [int(queries["attention_mask"].sum() + titles["attention_mask"].sum()) for queries, titles, _ in batches]
     padded = [queries["input_ids"].numel() + titles["input_ids"].numel() for queries, titles, _ in batches]
     peer.report(
@@ -95,6 +96,7 @@ def main() -> None:
         threads=args.threads,
         batch_size=args.batch_size,
         dropout=not args.no_dropout,
+        first_loss=losses[0],
         real_tokens=sum(real[warm_up:]),
         padded_tokens=sum(padded[warm_up:]),
         torch=torch.__version__,

@@ -204,7 +204,11 @@ impl Snapshot<'_> {
         let inside = inside(&self.dir, name).filter(|_| self.names.contains(name));
         let Some(path) = inside else { return Ok(false) };
         if !path.exists() {
-            self.api.download(name).map_err(|error| hub_error(self.id, error))?;
+            let fetched = self.api.download(name).map_err(|error| hub_error(self.id, error))?;
+            if fetched != path {
+                let problem = format!("`{name}` came from another commit than asked for");
+                return Err(HubError::Network { id: self.id.into(), problem });
+            }
         }
         Ok(true)
     }
@@ -245,6 +249,8 @@ mod tests {
     use super::*;
     use loriot_files::Hint;
     use std::fs;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
 
     fn hub(cache: &Path) -> Hub {
         // Nothing listens at port 9 of this machine: a request fails at once.
@@ -307,5 +313,91 @@ mod tests {
             assert_eq!(hub.resolve("owner/name", Kind::Model).unwrap(), snapshot);
             assert!(hub.resolve("owner/name", Kind::Adapter).is_err());
         }
+    }
+
+    const COMMIT: &str = "0123abcd";
+
+    /// A Hub on this machine with one repository, `owner/name`, that ends with the test.
+    fn serve(files: &'static [(&'static str, &'static str)]) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                let head: Vec<String> = lines
+                    .by_ref()
+                    .map(Result::unwrap)
+                    .take_while(|line| !line.is_empty())
+                    .collect();
+                let path = head[0].split(' ').nth(1).unwrap();
+                let is_probe = head.iter().any(|line| line.ends_with("bytes=0-0"));
+                stream.write_all(answer(files, path, is_probe).as_bytes()).unwrap();
+            }
+        });
+        endpoint
+    }
+
+    fn answer(files: &[(&str, &str)], path: &str, is_probe: bool) -> String {
+        let (status, etag, body, size) = match path.rsplit_once(&format!("/resolve/{COMMIT}/")) {
+            Some(("/owner/name", name)) => {
+                let text = files.iter().find(|file| file.0 == name).unwrap().1;
+                ("206 Partial Content", name.replace('/', "-"), text.to_owned(), text.len())
+            }
+            None if path == "/api/models/owner/name/revision/main" => {
+                let names = files.iter().map(|file| serde_json::json!({ "rfilename": file.0 }));
+                let names: Vec<_> = names.collect();
+                let body = serde_json::json!({ "sha": COMMIT, "siblings": names }).to_string();
+                ("200 OK", "info".into(), body, 0)
+            }
+            _ => ("404 Not Found", "none".into(), String::new(), 0),
+        };
+        let body = if is_probe { &body[..1] } else { &body[..] };
+        format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\netag: \"{etag}\"\r\n\
+             x-repo-commit: {COMMIT}\r\ncontent-range: bytes 0-0/{size}\r\n\r\n{body}",
+            body.len()
+        )
+    }
+
+    #[test]
+    fn a_model_is_fetched_with_its_modules_and_shards_and_nothing_else() {
+        const FILES: &[(&str, &str)] = &[
+            ("config.json", "{}"),
+            ("README.md", "unread"),
+            ("pytorch_model.bin", "unsafe"),
+            ("modules.json", r#"[{"path": ""}, {"path": "1_Pooling"}, {"path": "../up"}]"#),
+            ("1_Pooling/config.json", "{\"a\": 1}"),
+            ("tokenizer.json", "{\"b\": 2}"),
+            (INDEX, r#"{"weight_map": {"a": "one.safetensors", "b": "../../two"}}"#),
+            ("one.safetensors", "numbers"),
+            ("../../two", "outside"),
+        ];
+        let dir = tempfile::tempdir().unwrap();
+        let hub = Hub { endpoint: Some(serve(FILES)), ..hub(dir.path()) };
+        let found = hub.resolve("owner/name", Kind::Model).unwrap();
+        for at in [0, 3, 4, 5, 6, 7] {
+            let (name, text) = FILES[at];
+            assert_eq!(fs::read_to_string(found.join(name)).unwrap(), text);
+        }
+        assert!(!found.join("README.md").exists() && !found.join("pytorch_model.bin").exists());
+        assert!(!found.join("../../two").exists());
+        let offline = Hub { offline: true, ..hub };
+        assert_eq!(offline.resolve("owner/name", Kind::Model).unwrap(), found);
+    }
+
+    #[test]
+    fn a_repository_without_what_is_needed_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoint = serve(&[("config.json", "{}"), ("pytorch_model.bin", "unsafe")]);
+        let hub = Hub { endpoint: Some(endpoint), ..hub(dir.path()) };
+        assert_eq!(
+            refusal(&hub, "owner/name"),
+            "`owner/name` on the Hub has no `model.safetensors`"
+        );
+        let error = hub.resolve("owner/name", Kind::Adapter).unwrap_err();
+        assert!(error.to_string().ends_with("has no `adapter_config.json`"), "{error}");
+        let message = refusal(&hub, "owner/other");
+        assert!(message.ends_with("the Hub answers 404 for it"), "{message}");
     }
 }

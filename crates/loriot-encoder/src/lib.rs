@@ -8,7 +8,7 @@
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `tape` what a pass keeps ·
 //! `forward`, `lora`, `backward`, `gradients` the passes · [`encoder`] text to unit vector ·
-//! [`train_model`] what a training loop drives · [`reference`] the same in f64, the definition.
+//! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
 
 pub mod config;
 pub mod error;

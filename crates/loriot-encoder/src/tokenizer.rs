@@ -11,9 +11,9 @@ use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use tokenizers::models::wordpiece::WordPiece;
+use tokenizers::models::{ModelWrapper, wordpiece::WordPiece};
 use tokenizers::normalizers::{self, BertNormalizer, Lowercase, NormalizerWrapper};
-use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+use tokenizers::pre_tokenizers::{PreTokenizerWrapper, bert::BertPreTokenizer};
 use tokenizers::processors::bert::BertProcessing;
 use tokenizers::{AddedToken, Tokenizer as Pipeline};
 
@@ -30,6 +30,8 @@ pub struct Tokenizer {
     after: Vec<u32>,
     /// Over-long texts lose their beginning instead of their end.
     keeps_end: bool,
+    /// The first word pieces of a text are those of its beginning up to any whitespace.
+    cuts_at_whitespace: bool,
     /// `sentence_bert_config.json` asks for lower case before anything else.
     lowercases_first: bool,
     declared: Declared,
@@ -55,20 +57,27 @@ impl Tokenizer {
             pipeline.with_normalizer(Some(steps)).map_err(|error| broken(error.to_string()))?;
         }
 
-        let largest_id = pipeline.get_vocab(true).into_values().max();
-        match largest_id {
-            None => return Err(broken("its vocabulary is empty".into())),
-            Some(largest_id) if largest_id as usize >= vocab_size => {
-                return Err(ModelError::Vocabulary { path, largest_id, rows: vocab_size });
-            }
-            Some(_) => {}
-        }
         let (before, after) = special_ids(&mut pipeline, &declared).map_err(broken)?;
+        // A template can have ids of its own, which no vocabulary lists.
+        let ids = pipeline.get_vocab(true).into_values();
+        let largest_id = ids.chain(before.iter().chain(&after).copied()).max();
+        if let Some(largest_id) = largest_id.filter(|&id| id as usize >= vocab_size) {
+            return Err(ModelError::Vocabulary { path, largest_id, rows: vocab_size });
+        }
         let present = FILES.iter().filter(|name| dir.join(name).is_file());
         let files = present.map(|name| name.to_string()).collect();
         let keeps_end = declared.text("truncation_side") == Some("left");
-        let dir = dir.to_owned();
-        Ok(Tokenizer { pipeline, before, after, keeps_end, lowercases_first, declared, dir, files })
+        Ok(Tokenizer {
+            cuts_at_whitespace: !keeps_end && splits_at_whitespace(&pipeline),
+            pipeline,
+            before,
+            after,
+            keeps_end,
+            lowercases_first,
+            declared,
+            dir: dir.to_owned(),
+            files,
+        })
     }
 
     /// The ids of `text` between `[CLS]` and `[SEP]`, at most `max_length` with the two.
@@ -76,18 +85,41 @@ impl Tokenizer {
     /// An over-long text keeps its first word pieces, as in transformers. The two special tokens
     /// are there whatever `max_length` says.
     pub fn encode(&self, text: &str, max_length: usize) -> Vec<u32> {
-        let encoding = self
-            .pipeline
-            .encode_fast(text, false)
-            .expect("opening tried that characters outside the vocabulary have an id");
-        let ids = encoding.get_ids();
         let room = max_length.saturating_sub(self.before.len() + self.after.len());
+        let ids = self.pieces(text, room);
         let kept = match ids.len().checked_sub(room) {
             Some(excess) if self.keeps_end => &ids[excess..],
             Some(_) => &ids[..room],
-            None => ids,
+            None => &ids[..],
         };
         [&self.before, kept, &self.after].concat()
+    }
+
+    /// The word pieces of `text`, at least the first `room` of them if it has so many.
+    ///
+    /// Reading a megabyte takes BERT's pipeline a second, and only its beginning counts. No word
+    /// reaches over whitespace, so the pieces of what stands before it are the first pieces of the
+    /// whole: longer and longer beginnings are read until there are enough.
+    fn pieces(&self, text: &str, room: usize) -> Vec<u32> {
+        let mut least = if self.cuts_at_whitespace {
+            room.saturating_mul(32).saturating_add(1024)
+        } else {
+            text.len()
+        };
+        loop {
+            let rest = text.as_bytes().get(least..).unwrap_or_default();
+            // Other ASCII whitespace is a control character to BERT, and removed.
+            let cut = rest.iter().position(|byte| b" \t\n\r".contains(byte));
+            let beginning = cut.map_or(text, |at| &text[..least + at]);
+            let encoding = self
+                .pipeline
+                .encode_fast(beginning, false)
+                .expect("opening tried that characters outside the vocabulary have an id");
+            if cut.is_none() || encoding.len() >= room {
+                return encoding.get_ids().to_vec();
+            }
+            least = 4 * beginning.len();
+        }
     }
 
     /// [`Tokenizer::encode`] of each text, in parallel on the current thread pool.
@@ -238,8 +270,8 @@ fn open_pipeline(dir: &Path, declared: &Declared) -> Result<(PathBuf, Pipeline),
     let path = dir.join(TOKENIZER);
     if path.exists() {
         let bytes = read_limited(&path, MAX_BYTES)?;
-        let problem = |error: tokenizers::Error| error.to_string();
-        return match Pipeline::from_bytes(bytes).map_err(problem) {
+        let parse = || Pipeline::from_bytes(&bytes).map_err(|error| error.to_string());
+        return match check_json(&bytes).and_then(|()| parse()) {
             Ok(pipeline) => Ok((path, pipeline)),
             Err(problem) => Err(ModelError::Tokenizer { path, problem }),
         };
@@ -253,6 +285,28 @@ fn open_pipeline(dir: &Path, declared: &Declared) -> Result<(PathBuf, Pipeline),
         };
     }
     Err(ModelError::NoFile { dir: dir.to_owned(), wanted: "`tokenizer.json` or `vocab.txt`" })
+}
+
+/// Refuses what `tokenizers` panics on instead: text that is no JSON, and a template with a special
+/// token that it does not define. Found by changing bytes of a sound file at random.
+fn check_json(bytes: &[u8]) -> Result<(), String> {
+    #[derive(serde::Deserialize)]
+    struct Outline {
+        #[serde(default)]
+        post_processor: Value,
+    }
+    let outline: Outline = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    let mut processors = vec![&outline.post_processor];
+    while let Some(processor) = processors.pop() {
+        processors.extend(processor["processors"].as_array().into_iter().flatten());
+        for piece in processor["single"].as_array().into_iter().flatten() {
+            let id = piece["SpecialToken"]["id"].as_str();
+            if let Some(id) = id.filter(|id| processor["special_tokens"].get(id).is_none()) {
+                return Err(format!("its template does not define the special token `{id}`"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// BERT's tokenizer from its vocabulary: one token a line, its number is its id.
@@ -283,7 +337,7 @@ fn bert_pipeline(vocabulary: &[u8], declared: &Declared) -> Result<Pipeline, Str
         "max_input_chars_per_word": 100,
         "vocab": ids,
     });
-    let model: WordPiece = serde_json::from_value(model).map_err(|error| error.to_string())?;
+    let model = WordPiece::from_bytes(model.to_string()).map_err(say)?;
     let mut pipeline = Pipeline::new(model);
     pipeline.with_normalizer(Some(declared.bert_normalizer())).map_err(say)?;
     pipeline.with_pre_tokenizer(Some(BertPreTokenizer));
@@ -307,21 +361,29 @@ fn special_ids(
         let (cls, sep) = (token("cls_token")?, token("sep_token")?);
         pipeline.with_post_processor(Some(BertProcessing::new(sep, cls)));
     }
-    // A private-use character stands for all that no vocabulary has.
-    for unknown in ["\u{10fffd}", "a"] {
+    // The cuneiform sign stands for all that is a letter and in no vocabulary.
+    let mut found = None;
+    for text in ["a", "\u{12031}"] {
         let ids = |specials| -> Result<Vec<u32>, String> {
-            let encoding = pipeline.encode_fast(unknown, specials);
+            let encoding = pipeline.encode_fast(text, specials);
             Ok(encoding.map_err(|error| error.to_string())?.get_ids().to_vec())
         };
         let (bare, whole) = (ids(false)?, ids(true)?);
-        if bare.is_empty() {
-            continue;
+        let at = whole.windows(bare.len().max(1)).position(|window| window == bare);
+        if let Some(at) = at {
+            found = Some((whole[..at].to_vec(), whole[at + bare.len()..].to_vec()));
         }
-        let at = whole.windows(bare.len()).position(|window| window == bare);
-        let at = at.ok_or("its special tokens do not stand around the text")?;
-        return Ok((whole[..at].to_vec(), whole[at + bare.len()..].to_vec()));
     }
-    Err("it makes no token of the letter `a`".into())
+    found.ok_or("its special tokens do not stand around the text".into())
+}
+
+/// Whether every step is one of BERT's, none of which looks over whitespace.
+fn splits_at_whitespace(pipeline: &Pipeline) -> bool {
+    let added = pipeline.get_added_tokens_decoder();
+    matches!(pipeline.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))
+        && matches!(pipeline.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+        && matches!(pipeline.get_model(), ModelWrapper::WordPiece(_))
+        && !added.values().any(|token| token.content.contains(char::is_whitespace))
 }
 
 /// What `do_lower_case` in `sentence_bert_config.json` says.

@@ -1,5 +1,7 @@
 //! Weights from every kind of file a model comes in, and from files that lie.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod files_support;
 
 use files_support::*;

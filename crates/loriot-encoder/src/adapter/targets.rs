@@ -99,14 +99,13 @@ pub(super) fn check_asked(
             return Err(no_target(stranger));
         }
     }
-    if let (Some(layers), true) = (&lora.layers, n_layers > 0) {
-        if let Some(&layer) = layers.iter().find(|&&layer| layer >= n_layers) {
-            return Err(AdapterError::Range {
-                what: "`layers_to_transform`",
-                found: format!("{layer} in a model of {n_layers} layers"),
-                expected: "numbers from 0 of layers that the model has",
-            });
-        }
+    let beyond = lora.layers.iter().flatten().find(|&&layer| layer >= n_layers);
+    if let Some(layer) = beyond {
+        return Err(AdapterError::Range {
+            what: "`layers_to_transform`",
+            found: format!("{layer} in a model of {n_layers} layers"),
+            expected: "numbers from 0 of layers that the model has",
+        });
     }
     match (&lora.targets, plan.modules.is_empty()) {
         (_, false) => Ok(()),

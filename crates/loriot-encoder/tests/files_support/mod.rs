@@ -1,6 +1,6 @@
 //! Folders to damage: copies of the golden tiny model and of its adapters, and tools to edit them.
 
-#![allow(dead_code)] // Each test binary uses its own part.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use loriot_encoder::config::Config;
 use loriot_files::Hint;
@@ -103,10 +103,11 @@ pub fn read_tensors(path: &Path) -> Tensors {
 }
 
 pub fn write_tensors(path: &Path, tensors: &Tensors) {
-    let view = |tensor: &'_ Tensor| -> TensorView<'_> {
-        TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap()
-    };
-    let views: Vec<_> = tensors.iter().map(|(name, tensor)| (name, view(tensor))).collect();
+    let views = tensors.iter().map(|(name, tensor)| {
+        let Tensor { dtype, shape, bytes } = tensor;
+        (name, TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    let views: Vec<_> = views.collect();
     fs::write(path, serialize(views, None).unwrap()).unwrap();
 }
 
