@@ -10,7 +10,7 @@
 //! `offsets[b] − offsets[0] .. offsets[b+1] − offsets[0]`, so that a part of a batch goes with a part of its offsets.
 //!
 //! The backward pass computes the probabilities again; nothing of `n·n` outlives one head of one sequence. All five
-//! products of the two passes are [`product::product`], on the operands of one head copied side by side.
+//! products of the two passes are one function, `product`, on the operands of one head copied side by side.
 
 use crate::Isa;
 use crate::dropout::{Stream, fill_factors};

@@ -1,0 +1,27 @@
+//! Nearest neighbours by inner product: exact, and approximate by HNSW.
+//!
+//! It knows ids and vectors, no text and no model: an id is a row of the vector file, and what the
+//! row stands for is its caller's affair. A score is always [`loriot_kernels::Isa::dot`] of the
+//! query and the stored row, whichever index found the row, so that both give the same bits.
+//!
+//! In reading order: [`hit`] ids, hits and their order · [`vectors`] the vector file ·
+//! [`exact`] every vector looked at · [`hnsw`] few of them looked at · `graph_check` a graph file
+//! is proved sound before anything follows its links · [`recall`] what the few missed.
+
+#[cfg(target_endian = "big")]
+compile_error!("vector files are little-endian and are used as they lie on the disk");
+
+pub mod exact;
+mod graph_check;
+pub mod hit;
+pub mod hnsw;
+pub mod recall;
+pub mod vectors;
+
+pub use exact::search_exact;
+pub use hit::{Hit, VectorId};
+pub use hnsw::{Hnsw, HnswConfig, HnswError};
+pub use recall::recall;
+pub use vectors::{Identity, Vectors, VectorsError};
+
+pub use loriot_kernels::Isa;

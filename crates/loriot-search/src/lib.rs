@@ -1,0 +1,23 @@
+//! The catalogue: products, their vectors, and the way from a query to results.
+//!
+//! A catalogue is a folder that is made once and then only read. It names the encoder that made it
+//! and refuses the vectors of any other. Everything here is synchronous and writes through
+//! `loriot-files`: an interrupted build leaves work to resume, never half a catalogue.
+//!
+//! In reading order: [`embed`] many texts to vectors, resumable · [`vector_output`] those vectors
+//! for other programs · [`products`] what is known of each product · [`manifest`] what a
+//! catalogue says of itself · [`build`] making one · [`catalogue`] searching it.
+
+pub mod build;
+pub mod catalogue;
+pub mod embed;
+pub mod manifest;
+pub mod products;
+pub mod vector_output;
+
+pub use build::{BuildEvent, BuildOptions, build_catalogue};
+pub use catalogue::{Catalogue, CatalogueError, Found, OpenOptions, SearchOptions};
+pub use embed::{EmbedError, EmbedEvent, Embedded, EncoderSide, embed_all, partial_dir};
+pub use manifest::{EncoderRecord, IndexKind, Manifest};
+pub use products::Products;
+pub use vector_output::{Labels, VectorFormat, write_vectors};

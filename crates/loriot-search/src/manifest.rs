@@ -1,0 +1,273 @@
+//! `catalogue.json`: what a catalogue says of itself, schema version 1.
+//!
+//! ```text
+//! schema_version   1
+//! created_by       "loriot 0.1.0"
+//! n_products, dim  rows of every file, width of a vector
+//! encoder          what embedded the products: identity, and how to open it again
+//! index            {"kind": "exact"} or {"kind": "hnsw", …}
+//! files            length and SHA-256 of each file beside this one
+//! ```
+//!
+//! Lengths are checked whenever a catalogue is opened, hashes only on demand: over a million
+//! vectors they take seconds, and no search is unsafe without them (every format checks its own).
+//! Unknown fields are ignored; a change that an older version must not ignore is a new version.
+
+use crate::catalogue::CatalogueError;
+use loriot_encoder::{Encoder, EncoderOptions};
+use loriot_files::{read_json, sha256_file};
+use loriot_index::HnswConfig;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+pub(crate) const MANIFEST: &str = "catalogue.json";
+pub(crate) const VECTORS: &str = "vectors";
+pub(crate) const PRODUCTS: &str = "products.parquet";
+pub(crate) const GRAPH: &str = "hnsw.usearch";
+
+const SCHEMA_VERSION: u32 = 1;
+const LIMIT_BYTES: u64 = 1 << 20;
+
+/// What stands in `catalogue.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    schema_version: u32,
+    /// The program that made the catalogue.
+    pub created_by: String,
+    /// Products, and as many vectors.
+    pub n_products: usize,
+    /// Numbers in a vector.
+    pub dim: usize,
+    /// What embedded the products.
+    pub encoder: EncoderRecord,
+    /// How they are searched.
+    pub index: IndexKind,
+    files: BTreeMap<String, FileRecord>,
+}
+
+/// The encoder of a catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EncoderRecord {
+    /// SHA-256 of all that decides a product's vector.
+    pub identity: String,
+    /// SHA-256 of the base model's weights.
+    pub base_identity: String,
+    /// The model as it was given; a folder by its absolute path.
+    pub model: String,
+    /// The adapter likewise.
+    pub adapter: Option<String>,
+    /// Longest text in tokens.
+    pub max_length: usize,
+    /// What is put before a query.
+    pub query_prompt: String,
+    /// What is put before a product.
+    pub document_prompt: String,
+}
+
+/// How a catalogue is searched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum IndexKind {
+    /// Every vector is looked at.
+    Exact,
+    /// A graph leads to a few.
+    Hnsw {
+        /// Links of a vector per level.
+        connectivity: usize,
+        /// Candidates looked at for each vector inserted.
+        ef_construction: usize,
+        /// Share of the 10 nearest that a search with ef 100 found, over a sample of the products.
+        recall_at_10: Option<f64>,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct FileRecord {
+    bytes: u64,
+    sha256: String,
+}
+
+impl EncoderRecord {
+    /// The record of an encoder that was opened with `options`.
+    pub fn new(encoder: &Encoder, options: &EncoderOptions) -> EncoderRecord {
+        EncoderRecord {
+            identity: encoder.identity().to_owned(),
+            base_identity: encoder.base_identity().to_owned(),
+            model: absolute(&options.model),
+            adapter: options.adapter.as_deref().map(absolute),
+            max_length: encoder.max_length(),
+            query_prompt: encoder.prompts().query.clone(),
+            document_prompt: encoder.prompts().document.clone(),
+        }
+    }
+
+    /// In what this encoder differs from `expected`, as far as a product's vector goes.
+    pub fn difference(&self, expected: &EncoderRecord) -> Option<String> {
+        if self.identity == expected.identity {
+            return None;
+        }
+        let named = |record: &EncoderRecord| {
+            let hash: String = record.base_identity.chars().take(12).collect();
+            format!("`{}` (weights {hash})", record.model)
+        };
+        let adapter = |record: &EncoderRecord| match &record.adapter {
+            Some(adapter) => format!("`{adapter}`"),
+            None => "none".to_owned(),
+        };
+        Some(if self.base_identity != expected.base_identity {
+            format!("the model is {}, expected {}", named(self), named(expected))
+        } else if self.max_length != expected.max_length {
+            let (found, expected) = (self.max_length, expected.max_length);
+            format!("the maximum length is {found} tokens, expected {expected}")
+        } else if self.document_prompt != expected.document_prompt {
+            let (found, expected) = (&self.document_prompt, &expected.document_prompt);
+            format!("the product prompt is `{found}`, expected `{expected}`")
+        } else if self.adapter != expected.adapter {
+            format!("the adapter is {}, expected {}", adapter(self), adapter(expected))
+        } else {
+            "the adapter, the tokenizer or the pooling has changed since".to_owned()
+        })
+    }
+}
+
+/// A folder by its absolute path, so that a search finds it from anywhere; a Hub id as it is.
+fn absolute(name: &str) -> String {
+    let path = Path::new(name);
+    let absolute = path.is_dir().then(|| std::path::absolute(path).ok()).flatten();
+    absolute.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| name.to_owned())
+}
+
+impl IndexKind {
+    /// A graph built with `config`.
+    pub fn hnsw(config: HnswConfig, recall_at_10: Option<f64>) -> IndexKind {
+        let HnswConfig { connectivity, ef_construction } = config;
+        IndexKind::Hnsw { connectivity, ef_construction, recall_at_10 }
+    }
+}
+
+impl Manifest {
+    /// Describes the finished files in `dir`.
+    pub(crate) fn describe(
+        dir: &Path,
+        (n_products, dim): (usize, usize),
+        encoder: EncoderRecord,
+        index: IndexKind,
+    ) -> std::io::Result<Manifest> {
+        let mut files = BTreeMap::new();
+        for name in file_names(&index) {
+            let path = dir.join(name);
+            let record = FileRecord { bytes: path.metadata()?.len(), sha256: sha256_file(&path)? };
+            files.insert((*name).to_owned(), record);
+        }
+        let created_by = concat!("loriot ", env!("CARGO_PKG_VERSION")).to_owned();
+        let schema_version = SCHEMA_VERSION;
+        Ok(Manifest { schema_version, created_by, n_products, dim, encoder, index, files })
+    }
+
+    /// Bytes of all files but the manifest itself.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.values().map(|file| file.bytes).sum()
+    }
+
+    /// Reads the manifest of the catalogue in `dir`, and checks that its files are there whole.
+    pub(crate) fn open(dir: &Path) -> Result<Manifest, CatalogueError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema_version: u32,
+        }
+        let path = dir.join(MANIFEST);
+        if !path.exists() {
+            return Err(CatalogueError::NotACatalogue { path: dir.to_owned() });
+        }
+        let found = read_json::<Version>(&path, LIMIT_BYTES)?.schema_version;
+        if found != SCHEMA_VERSION {
+            return Err(CatalogueError::Version { path, found, expected: SCHEMA_VERSION });
+        }
+        let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
+        for name in file_names(&manifest.index) {
+            let path = dir.join(name);
+            let Some(record) = manifest.files.get(*name) else {
+                return Err(CatalogueError::Unlisted { path: dir.join(MANIFEST), name });
+            };
+            let length = path.metadata().map(|metadata| metadata.len());
+            let found =
+                length.map_err(|source| CatalogueError::Open { path: path.clone(), source })?;
+            if found != record.bytes {
+                return Err(CatalogueError::Length { path, found, expected: record.bytes });
+            }
+        }
+        Ok(manifest)
+    }
+
+    /// Reads every file in full and compares its SHA-256.
+    pub(crate) fn verify(&self, dir: &Path) -> Result<(), CatalogueError> {
+        for (name, record) in &self.files {
+            let path = dir.join(name);
+            let found = sha256_file(&path)
+                .map_err(|source| CatalogueError::Open { path: path.clone(), source })?;
+            if found != record.sha256 {
+                let expected = record.sha256.clone();
+                return Err(CatalogueError::Hash { path, found, expected });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The files that a catalogue of this kind has beside its manifest.
+fn file_names(index: &IndexKind) -> &'static [&'static str] {
+    match index {
+        IndexKind::Exact => &[VECTORS, PRODUCTS],
+        IndexKind::Hnsw { .. } => &[VECTORS, PRODUCTS, GRAPH],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> EncoderRecord {
+        EncoderRecord {
+            identity: "11".repeat(32),
+            base_identity: "22".repeat(32),
+            model: "mini".into(),
+            adapter: None,
+            max_length: 128,
+            query_prompt: String::new(),
+            document_prompt: String::new(),
+        }
+    }
+
+    #[test]
+    fn the_first_difference_that_explains_another_identity_is_told() {
+        let expected = record();
+        assert_eq!(expected.difference(&expected), None);
+        // The query prompt is no part of the identity: it changes no product's vector.
+        let found = EncoderRecord { query_prompt: "query: ".into(), ..record() };
+        assert_eq!(found.difference(&expected), None);
+
+        let other = EncoderRecord { identity: "33".repeat(32), ..record() };
+        let base_identity = "44".repeat(32);
+        let said = |found: EncoderRecord| found.difference(&expected).unwrap();
+        assert_eq!(
+            said(EncoderRecord { base_identity, model: "maxi".into(), ..other.clone() }),
+            "the model is `maxi` (weights 444444444444), expected `mini` (weights 222222222222)"
+        );
+        assert_eq!(
+            said(EncoderRecord { max_length: 70, ..other.clone() }),
+            "the maximum length is 70 tokens, expected 128"
+        );
+        assert_eq!(
+            said(EncoderRecord { adapter: Some("run".into()), ..other.clone() }),
+            "the adapter is `run`, expected none"
+        );
+        assert!(said(other).contains("has changed since"));
+    }
+
+    #[test]
+    fn a_folder_is_remembered_by_its_absolute_path_and_a_hub_id_as_it_is() {
+        assert_eq!(absolute("intfloat/e5-small-v2"), "intfloat/e5-small-v2");
+        assert!(Path::new(&absolute("src")).is_absolute());
+    }
+}

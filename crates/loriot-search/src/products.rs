@@ -1,0 +1,340 @@
+//! `products.parquet`: what is known of each product, one row per vector.
+//!
+//! ```text
+//! id              string, as given; the row's number where the input has no ids
+//! product_title   string
+//! …               the input's other columns as strings; a name that is taken gets a `_`
+//! ```
+//!
+//! Ten products of a million are looked up for every query, so the file is written in small pages
+//! with an index of them, and a lookup decodes the pages it needs and no others. The parquet crate
+//! panics on some damaged files; here that is an error like any other.
+
+use crate::vector_output::io_error;
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow_schema::{DataType, Field, Schema};
+use bytes::Bytes;
+use loriot_data::Product;
+use loriot_files::{Mmap, OutputError, write_atomic};
+use loriot_index::VectorId;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::properties::WriterProperties;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+const PAGE_ROWS: usize = 256;
+const BATCH_ROWS: usize = 16_384;
+
+/// The products of a catalogue in the order of their vectors.
+#[derive(Clone, Debug, Default)]
+pub struct Products {
+    /// The products.
+    pub rows: Vec<Product>,
+    /// The names of their other columns.
+    pub other_columns: Vec<String>,
+}
+
+/// What is known of one product.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Its id, or its row's number where the input has no ids.
+    pub id: String,
+    /// Its text.
+    pub product_title: String,
+    /// Its other columns that are not empty: name and value.
+    pub fields: Vec<(String, String)>,
+}
+
+/// The product file could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ProductsError {
+    /// The file is missing or may not be read.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no parquet file, or a damaged one.
+    #[error("cannot read `{}`", path.display())]
+    Parquet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ParquetError,
+    },
+    /// The file does not begin with the columns it should.
+    #[error("`{}` has the columns {found}, expected id, product_title and others, all strings", path.display())]
+    Columns {
+        /// The file.
+        path: PathBuf,
+        /// Its columns.
+        found: String,
+    },
+    /// The file has not one product for each vector.
+    #[error("`{}` has {found} products, expected {expected}", path.display())]
+    Count {
+        /// The file.
+        path: PathBuf,
+        /// Its rows.
+        found: usize,
+        /// The vectors.
+        expected: usize,
+    },
+}
+
+impl Products {
+    /// Writes `products.parquet`.
+    pub fn write(&self, path: &Path) -> Result<(), OutputError> {
+        let mut names = vec!["id".to_owned(), "product_title".to_owned()];
+        for name in &self.other_columns {
+            let mut name = name.clone();
+            while names.contains(&name) {
+                name.push('_');
+            }
+            names.push(name);
+        }
+        let fields = names.into_iter().map(|name| Field::new(name, DataType::Utf8, false));
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        write_atomic(path, |writer| self.write_parquet(writer, &schema).map_err(io_error))
+    }
+
+    fn write_parquet(
+        &self,
+        writer: &mut (impl io::Write + Send),
+        schema: &Arc<Schema>,
+    ) -> Result<(), ParquetError> {
+        let properties = WriterProperties::builder()
+            .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+            .set_dictionary_enabled(false) // Titles differ, and a lookup would decode it whole.
+            .set_data_page_row_count_limit(PAGE_ROWS)
+            .set_write_batch_size(PAGE_ROWS)
+            .build();
+        let mut parquet = ArrowWriter::try_new(writer, Arc::clone(schema), Some(properties))?;
+        for (batch, rows) in self.rows.chunks(BATCH_ROWS).enumerate() {
+            let id = |(at, product): (usize, &Product)| match &product.id {
+                Some(id) => id.clone(),
+                None => (batch * BATCH_ROWS + at).to_string(),
+            };
+            let ids = StringArray::from_iter_values(rows.iter().enumerate().map(id));
+            let titles = StringArray::from_iter_values(rows.iter().map(|row| &row.product_title));
+            let mut columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(titles)];
+            for column in 0..self.other_columns.len() {
+                let values = rows.iter().map(|row| &row.other[column]);
+                columns.push(Arc::new(StringArray::from_iter_values(values)));
+            }
+            parquet.write(&RecordBatch::try_new(Arc::clone(schema), columns)?)?;
+        }
+        parquet.close().map(|_| ())
+    }
+}
+
+/// An open `products.parquet`.
+#[derive(Debug)]
+pub struct ProductFile {
+    path: PathBuf,
+    bytes: Bytes,
+    metadata: ArrowReaderMetadata,
+    n_products: usize,
+}
+
+/// A map that owns itself, for [`Bytes::from_owner`].
+struct Mapped(Mmap);
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl ProductFile {
+    /// Opens the file after its columns and its count were checked.
+    pub fn open(path: &Path, n_products: usize) -> Result<ProductFile, ProductsError> {
+        let open = |source| ProductsError::Open { path: path.to_owned(), source };
+        let is_empty = std::fs::metadata(path).map_err(open)?.len() == 0;
+        // Some systems do not map an empty file.
+        let bytes = match is_empty {
+            true => Bytes::new(),
+            false => Bytes::from_owner(Mapped(Mmap::open(path).map_err(open)?)),
+        };
+        ProductFile::from_bytes(path, bytes, n_products)
+    }
+
+    /// The same of a file in memory; `path` is for messages.
+    fn from_bytes(
+        path: &Path,
+        bytes: Bytes,
+        n_products: usize,
+    ) -> Result<ProductFile, ProductsError> {
+        let parquet = |source| ProductsError::Parquet { path: path.to_owned(), source };
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+        let metadata = guarded(|| ArrowReaderMetadata::load(&bytes, options)).map_err(parquet)?;
+        let fields = metadata.schema().fields();
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        let all_strings = fields.iter().all(|field| field.data_type() == &DataType::Utf8);
+        if !all_strings || !names.starts_with(&["id", "product_title"]) {
+            let found = names.join(", ");
+            return Err(ProductsError::Columns { path: path.to_owned(), found });
+        }
+        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows());
+        let groups: i64 = metadata.metadata().row_groups().iter().map(|g| g.num_rows()).sum();
+        let found = rows.unwrap_or(0);
+        if found != n_products || usize::try_from(groups) != Ok(n_products) {
+            return Err(ProductsError::Count {
+                path: path.to_owned(),
+                found,
+                expected: n_products,
+            });
+        }
+        Ok(ProductFile { path: path.to_owned(), bytes, metadata, n_products })
+    }
+
+    /// The records of `ids` in their order, in which an id may occur again.
+    pub fn records(&self, ids: &[VectorId]) -> Result<Vec<Record>, ProductsError> {
+        let mut rows: Vec<usize> = ids.iter().map(|id| id.row()).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let parquet = |source| ProductsError::Parquet { path: self.path.clone(), source };
+        let records = guarded(|| self.read_rows(&rows)).map_err(parquet)?;
+        if records.len() != rows.len() {
+            return Err(ProductsError::Count {
+                path: self.path.clone(),
+                found: records.len(),
+                expected: rows.len(),
+            });
+        }
+        let place = |id: &VectorId| rows.binary_search(&id.row()).ok();
+        Ok(ids.iter().filter_map(place).map(|at| records[at].clone()).collect())
+    }
+
+    /// The records of `rows`, which ascend.
+    fn read_rows(&self, rows: &[usize]) -> Result<Vec<Record>, ParquetError> {
+        let ranges = rows.iter().map(|&row| row..row + 1);
+        let selection = RowSelection::from_consecutive_ranges(ranges, self.n_products);
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            self.bytes.clone(),
+            self.metadata.clone(),
+        );
+        let mut records = Vec::with_capacity(rows.len());
+        for batch in builder.with_row_selection(selection).build()? {
+            let batch = batch?;
+            let schema = batch.schema();
+            let columns: Vec<&StringArray> =
+                batch.columns().iter().map(|column| column.as_string::<i32>()).collect();
+            let value = |column: usize, row: usize| {
+                let is_null = columns[column].is_null(row);
+                if is_null { String::new() } else { columns[column].value(row).to_owned() }
+            };
+            for row in 0..batch.num_rows() {
+                let field = |column: usize| {
+                    let value = value(column, row);
+                    (!value.is_empty()).then(|| (schema.field(column).name().clone(), value))
+                };
+                records.push(Record {
+                    id: value(0, row),
+                    product_title: value(1, row),
+                    fields: (2..columns.len()).filter_map(field).collect(),
+                });
+            }
+        }
+        Ok(records)
+    }
+}
+
+/// A step of the parquet reader, its panics turned into errors.
+fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    // Nothing that the step borrows is looked at after a panic.
+    let panicked = |_| Err(ParquetError::General("the file is damaged".into()));
+    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(panicked)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn products(n: usize) -> Products {
+        let product = |i: usize| Product {
+            id: i.is_multiple_of(2).then(|| format!("sku-{i}")),
+            product_title: format!("kettle, {i} l"),
+            other: vec![["red", ""][i % 2].to_owned(), format!("{i}")],
+            line: i as u64 + 2,
+            file_idx: 0,
+        };
+        let other_columns = vec!["colour".to_owned(), "id".to_owned()];
+        Products { rows: (0..n).map(product).collect(), other_columns }
+    }
+
+    #[test]
+    fn records_come_back_in_the_order_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        let n = 2 * BATCH_ROWS + 3;
+        products(n).write(&path).unwrap();
+        let file = ProductFile::open(&path, n).unwrap();
+        let asked = [n - 1, 0, 300, 0, 16_385].map(|row| VectorId(row as u32));
+        let records = file.records(&asked).unwrap();
+        let titles: Vec<&str> = records.iter().map(|record| &*record.product_title).collect();
+        let want = ["kettle, 32770 l", "kettle, 0 l", "kettle, 300 l", "kettle, 0 l"];
+        assert_eq!(titles[..4], want);
+        assert_eq!((&*records[0].id, &*records[4].id), ("sku-32770", "16385"));
+        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(records[1].fields, [field("colour", "red"), field("id_", "0")]);
+        assert_eq!(records[4].fields, [field("id_", "16385")], "an empty value is no field");
+        assert!(file.records(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_file_of_another_length_or_of_other_columns_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        products(5).write(&path).unwrap();
+        let error = ProductFile::open(&path, 6).unwrap_err().to_string();
+        assert!(error.ends_with("has 5 products, expected 6"), "{error}");
+
+        let schema = Arc::new(Schema::new(vec![Field::new("name", DataType::Utf8, false)]));
+        let column: ArrayRef = Arc::new(StringArray::from_iter_values(["x"]));
+        let mut writer =
+            ArrowWriter::try_new(std::fs::File::create(&path).unwrap(), schema.clone(), None)
+                .unwrap();
+        writer.write(&RecordBatch::try_new(schema, vec![column]).unwrap()).unwrap();
+        writer.close().unwrap();
+        let error = ProductFile::open(&path, 1).unwrap_err();
+        assert!(matches!(error, ProductsError::Columns { .. }), "{error}");
+    }
+
+    #[test]
+    fn garbage_and_damage_are_errors_not_panics() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        products(300).write(&path).unwrap();
+        let good = std::fs::read(&path).unwrap();
+        let open_and_read = |bytes: &[u8]| {
+            let file = ProductFile::from_bytes(&path, Bytes::copy_from_slice(bytes), 300)?;
+            file.records(&[VectorId(0), VectorId(299)])
+        };
+        assert!(open_and_read(b"").is_err());
+        assert!(open_and_read(b"PAR1 this is no parquet file PAR1").is_err());
+        for length in (0..good.len()).step_by(7) {
+            assert!(open_and_read(&good[..length]).is_err(), "cut to {length}");
+        }
+        // A damaged byte may go unnoticed in a value, but never brings the program down.
+        for at in 0..good.len() {
+            let flip = [1, 0x55, 0x80][at % 3];
+            let mut damaged = good.clone();
+            damaged[at] ^= flip;
+            let _ = open_and_read(&damaged);
+        }
+    }
+}

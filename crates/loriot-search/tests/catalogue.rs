@@ -1,0 +1,261 @@
+//! A catalogue from outside: built, searched, damaged, replaced.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use loriot_data::Product;
+use loriot_files::{Hint, NewDir, OutputError};
+use loriot_index::{HnswConfig, Identity, Isa};
+use loriot_search::build::{BuildError, IndexChoice};
+use loriot_search::embed::Embedder;
+use loriot_search::*;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+
+/// Places a text on the unit circle by its length.
+struct Circle;
+
+impl Embedder for Circle {
+    fn dim(&self) -> usize {
+        2
+    }
+    fn identity(&self) -> Identity {
+        Identity([7; 32])
+    }
+    fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
+        let vector = |text: &&str| point(text.len());
+        (texts.iter().flat_map(vector).collect(), texts.len() as u64)
+    }
+}
+
+fn point(length: usize) -> [f32; 2] {
+    let angle = length as f32 * 0.05;
+    [angle.cos(), angle.sin()]
+}
+
+fn encoder() -> EncoderRecord {
+    EncoderRecord {
+        identity: "07".repeat(32),
+        base_identity: "08".repeat(32),
+        model: "circle".into(),
+        adapter: None,
+        max_length: 70,
+        query_prompt: String::new(),
+        document_prompt: String::new(),
+    }
+}
+
+/// 60 products whose titles are 1 to 60 letters long.
+fn products() -> Products {
+    let product = |length: usize| Product {
+        id: Some(format!("sku-{length}")),
+        product_title: "x".repeat(length),
+        other: vec![["", "red"][length % 2].to_owned()],
+        line: 0,
+        file_idx: 0,
+    };
+    Products { rows: (1..=60).map(product).collect(), other_columns: vec!["colour".into()] }
+}
+
+fn build(dir: &Path, index: IndexChoice, overwrite: bool) -> Result<Manifest, BuildError> {
+    let products = products();
+    let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+    let embedded = embed_all(&Circle, &texts, &partial_dir(dir), |_| ()).unwrap();
+    let options = BuildOptions {
+        index,
+        hnsw: HnswConfig { connectivity: 8, ef_construction: 50 },
+        overwrite,
+        n_threads: 2,
+        isa: Isa::best(),
+    };
+    build_catalogue(dir, &products, &embedded, encoder(), &options, |_| ())
+}
+
+fn open(dir: &Path) -> Result<Catalogue, CatalogueError> {
+    Catalogue::open(dir, &OpenOptions { exact: false, n_threads: 1, isa: Isa::best() })
+}
+
+const BEST_THREE: SearchOptions = SearchOptions { k: 3, ef: 50, threshold: None };
+
+/// A folder with a catalogue in it, and the catalogue's path.
+fn built(index: IndexChoice) -> (tempfile::TempDir, PathBuf) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop");
+    build(&path, index, false).unwrap();
+    (dir, path)
+}
+
+#[test]
+fn exact_and_graph_search_give_the_same_results() {
+    for index in [IndexChoice::Exact, IndexChoice::Hnsw] {
+        let (_dir, path) = built(index);
+        let catalogue = open(&path).unwrap();
+        catalogue.verify().unwrap();
+        let queries_qd = [point(17), point(60)].concat();
+        let results = catalogue.search(&queries_qd, &BEST_THREE).unwrap();
+        let ids = |query: usize| results[query].iter().map(|found| &*found.id).collect::<Vec<_>>();
+        assert_eq!(ids(0)[0], "sku-17");
+        assert_eq!(ids(1), ["sku-60", "sku-59", "sku-58"]);
+        let first = &results[0][0];
+        assert_eq!((first.rank, &*first.product_title), (1, &*"x".repeat(17)));
+        assert_eq!(first.fields, [("colour".to_owned(), "red".to_owned())]);
+        assert!((first.score - 1.0).abs() < 1e-6);
+    }
+}
+
+#[test]
+fn a_result_is_json_of_the_documented_form() {
+    let (_dir, path) = built(IndexChoice::Auto);
+    let results = open(&path).unwrap().search(&point(1), &BEST_THREE).unwrap();
+    let value = serde_json::to_value(&results[0]).unwrap();
+    let mut keys: Vec<_> = value[1].as_object().unwrap().keys().collect();
+    keys.sort();
+    assert_eq!(keys, ["id", "product_title", "rank", "score"]);
+    assert_eq!(value[0]["fields"], json!({"colour": "red"}));
+    assert_eq!((&value[1]["rank"], &value[1]["id"]), (&json!(2), &json!("sku-2")));
+}
+
+#[test]
+fn a_threshold_leaves_out_what_is_below_it_and_k_may_exceed_the_catalogue() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    let catalogue = open(&path).unwrap();
+    let search = |k, threshold| {
+        let options = SearchOptions { k, ef: 1, threshold };
+        catalogue.search(&point(1), &options).unwrap().remove(0).len()
+    };
+    assert_eq!(search(1_000, None), 60);
+    assert_eq!(search(1_000, Some((0.05f32 * 9.5).cos())), 10);
+    assert_eq!(search(1_000, Some(1.1)), 0);
+    assert_eq!(search(0, None), 0);
+}
+
+#[test]
+fn the_manifest_tells_what_was_built() {
+    let (_dir, path) = built(IndexChoice::Hnsw);
+    let manifest = Catalogue::manifest_of(&path).unwrap();
+    assert_eq!((manifest.n_products, manifest.dim), (60, 2));
+    assert_eq!(manifest.encoder, encoder());
+    let IndexKind::Hnsw { connectivity, ef_construction, recall_at_10 } = manifest.index else {
+        panic!("{:?}", manifest.index);
+    };
+    assert_eq!((connectivity, ef_construction, recall_at_10), (8, 50, Some(1.0)));
+    let (_dir, small) = built(IndexChoice::Auto);
+    assert_eq!(Catalogue::manifest_of(&small).unwrap().index, IndexKind::Exact);
+}
+
+#[test]
+fn an_existing_folder_is_replaced_only_when_asked() {
+    let (_dir, path) = built(IndexChoice::Hnsw);
+    let error = build(&path, IndexChoice::Exact, false).unwrap_err();
+    assert!(matches!(error, BuildError::Output(OutputError::Exists { .. })));
+    assert!(error.hint().unwrap().contains("--overwrite"));
+    open(&path).unwrap();
+    build(&path, IndexChoice::Exact, true).unwrap();
+    assert!(!path.join("hnsw.usearch").exists());
+    open(&path).unwrap();
+}
+
+#[test]
+fn another_encoder_is_refused_and_told_what_differs() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    let catalogue = open(&path).unwrap();
+    catalogue.check_encoder(&encoder()).unwrap();
+    let other = EncoderRecord { identity: "09".repeat(32), max_length: 128, ..encoder() };
+    let error = catalogue.check_encoder(&other).unwrap_err().to_string();
+    assert!(
+        error.ends_with("another encoder: the maximum length is 128 tokens, expected 70"),
+        "{error}"
+    );
+}
+
+/// The error of opening the catalogue after `damage`, without the folder's name.
+fn refusal(index: IndexChoice, damage: impl Fn(&Path)) -> String {
+    let (_dir, path) = built(index);
+    damage(&path);
+    let error = open(&path).unwrap_err();
+    assert!(error.hint().is_some(), "{error}");
+    error.to_string().replace(&path.display().to_string(), "shop")
+}
+
+fn edit_manifest(path: &Path, edit: impl Fn(&mut Value)) {
+    let path = path.join("catalogue.json");
+    let mut manifest = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut manifest);
+    std::fs::write(path, manifest.to_string()).unwrap();
+}
+
+#[test]
+fn a_damaged_catalogue_says_what_is_wrong_with_which_file() {
+    use IndexChoice::{Exact, Hnsw};
+    let cut = |name: &'static str| {
+        move |path: &Path| {
+            let bytes = std::fs::read(path.join(name)).unwrap();
+            std::fs::write(path.join(name), &bytes[..bytes.len() / 2]).unwrap();
+        }
+    };
+    assert_eq!(refusal(Exact, cut("vectors")), "`shop/vectors` is 272 bytes, expected 544");
+    assert!(refusal(Exact, cut("products.parquet")).starts_with("`shop/products.parquet` is "));
+    assert!(refusal(Hnsw, cut("hnsw.usearch")).starts_with("`shop/hnsw.usearch` is "));
+    let remove = |path: &Path| std::fs::remove_file(path.join("hnsw.usearch")).unwrap();
+    assert_eq!(refusal(Hnsw, remove), "cannot open `shop/hnsw.usearch`");
+    let remove = |path: &Path| std::fs::remove_file(path.join("catalogue.json")).unwrap();
+    assert_eq!(refusal(Exact, remove), "`shop` is no catalogue: it has no `catalogue.json`");
+}
+
+#[test]
+fn a_manifest_of_nonsense_is_refused() {
+    use IndexChoice::{Exact, Hnsw};
+    let nonsense = |path: &Path| std::fs::write(path.join("catalogue.json"), "[1, 2").unwrap();
+    assert!(refusal(Exact, nonsense).contains("not the expected JSON"));
+    let version = |path: &Path| edit_manifest(path, |m| m["schema_version"] = json!(2));
+    let said = refusal(Exact, version);
+    assert_eq!(said, "`shop/catalogue.json` has schema version 2, expected 1");
+    let count = |path: &Path| edit_manifest(path, |m| m["n_products"] = json!(1u64 << 60));
+    let said = refusal(Exact, count);
+    assert_eq!(said, "`shop/vectors`: number of vectors is 60, expected 1152921504606846976");
+    let width = |path: &Path| edit_manifest(path, |m| m["dim"] = json!(3));
+    assert_eq!(refusal(Exact, width), "`shop/vectors`: width is 2, expected 3");
+    let kind = |path: &Path| edit_manifest(path, |m| m["index"] = json!({"kind": "tree"}));
+    assert!(refusal(Exact, kind).contains("not the expected JSON"));
+    let files = |path: &Path| edit_manifest(path, |m| m["files"] = json!({}));
+    assert_eq!(refusal(Hnsw, files), "`shop/catalogue.json` lists no file `vectors`");
+    let swapped = |path: &Path| edit_manifest(path, |m| m["encoder"]["identity"] = json!("no"));
+    assert!(refusal(Exact, swapped).starts_with("`shop/vectors`: identity of its encoder is 0707"));
+}
+
+#[test]
+fn a_flipped_bit_passes_the_lengths_and_is_found_by_verify() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    let mut bytes = std::fs::read(path.join("vectors")).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path.join("vectors"), bytes).unwrap();
+    let error = open(&path).unwrap().verify().unwrap_err();
+    assert!(matches!(error, CatalogueError::Hash { .. }), "{error}");
+}
+
+#[test]
+fn an_interrupted_build_leaves_work_to_resume_and_no_catalogue() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shop");
+    // The build dies after the embedding, with its folder under a temporary name.
+    let products = products();
+    let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+    embed_all(&Circle, &texts, &partial_dir(&path), |_| ()).unwrap();
+    drop(NewDir::begin(&path, false).unwrap());
+    assert!(!path.exists());
+    let mut events = Vec::new();
+    embed_all(&Circle, &texts, &partial_dir(&path), |event| events.push(event)).unwrap();
+    assert!(events.contains(&EmbedEvent::Resumed { n_done: 60 }));
+    build(&path, IndexChoice::Auto, false).unwrap();
+    open(&path).unwrap();
+}
+
+/// Written by this file's `build` with `IndexChoice::Hnsw`, when the formats were at version 1.
+#[test]
+fn a_catalogue_of_version_1_still_opens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/catalogue_v1");
+    let catalogue = open(&path).unwrap();
+    catalogue.verify().unwrap();
+    let results = catalogue.search(&point(60), &BEST_THREE).unwrap();
+    let ids: Vec<&str> = results[0].iter().map(|found| &*found.id).collect();
+    assert_eq!(ids, ["sku-60", "sku-59", "sku-58"]);
+}

@@ -1,0 +1,112 @@
+//! Checkpoints: `step_N/` and `epoch_N/` in the run folder, each appearing whole or not at all.
+//!
+//! ```text
+//! adapter_model.safetensors …  the model as it is (or `model.safetensors …`, fully fine-tuned)
+//! optimiser.safetensors        Adam's moments
+//! state.json                   where the run stands
+//! ```
+//!
+//! Everything that decides the rest of the run is in there, or in what the run is started with,
+//! which `state.json` names by hashes. So a resumed run ends with the bytes of an uninterrupted one.
+
+use crate::optimiser::{Adam, MOMENTS_FILE};
+use crate::output::write_model;
+use crate::settings::Plan;
+use crate::state::{State, StateError};
+use crate::tensors::{TensorsError, TensorsFile};
+use loriot_encoder::error::SaveError;
+use loriot_encoder::train_model::TrainModel;
+use loriot_files::NewDir;
+use std::path::Path;
+
+/// How often the run is saved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckpointEvery {
+    /// After each epoch, as `epoch_N`.
+    Epoch,
+    /// After so many steps, as `step_N`.
+    Steps(u64),
+}
+
+impl std::str::FromStr for CheckpointEvery {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<CheckpointEvery, String> {
+        match text.parse() {
+            _ if text == "epoch" => Ok(CheckpointEvery::Epoch),
+            Ok(steps) if steps > 0 => Ok(CheckpointEvery::Steps(steps)),
+            _ => Err("expected `epoch` or a number of steps above 0".into()),
+        }
+    }
+}
+
+/// Writes the checkpoint `dir`, replacing one of that name.
+pub(crate) fn write(
+    dir: &Path,
+    model: &TrainModel,
+    optimiser: &mut Adam,
+    state: &State,
+) -> Result<(), SaveError> {
+    let new = NewDir::begin(dir, true)?;
+    write_model(model, new.path())?;
+    optimiser.write(model.parameters(), &new.path().join(MOMENTS_FILE))?;
+    state.write(new.path())?;
+    Ok(new.commit()?)
+}
+
+/// Reads the checkpoint `dir` of a run that was `fresh` at its beginning: puts its parameters and
+/// moments in place, and returns where it stood.
+pub(crate) fn read(
+    dir: &Path,
+    fresh: &State,
+    plan: &Plan,
+    model: &mut TrainModel,
+    optimiser: &mut Adam,
+) -> Result<State, ResumeError> {
+    let state = State::open(dir)?;
+    state.check(dir, fresh, plan)?;
+    optimiser.read(model.parameters(), &dir.join(MOMENTS_FILE))?;
+    let name = match model.adapter() {
+        Some(_) => "adapter_model.safetensors",
+        None => "model.safetensors",
+    };
+    let parameters = model.parameters_mut().iter_mut().map(|parameter| {
+        (parameter.name.clone(), parameter.shape.as_slice(), parameter.value.as_mut_slice())
+    });
+    TensorsFile::open(&dir.join(name))?.copy_into(parameters)?;
+    model.parameters_changed();
+    Ok(state)
+}
+
+/// A run cannot go on from a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum ResumeError {
+    /// Its state is damaged or that of another run.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its tensors are damaged or of another model.
+    #[error(transparent)]
+    Tensors(#[from] TensorsError),
+}
+
+impl loriot_files::Hint for ResumeError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            ResumeError::State(error) => error.hint(),
+            ResumeError::Tensors(error) => error.hint(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::CheckpointEvery;
+
+    #[test]
+    fn how_often_is_epoch_or_a_number_of_steps() {
+        assert_eq!("epoch".parse(), Ok(CheckpointEvery::Epoch));
+        assert_eq!("50".parse(), Ok(CheckpointEvery::Steps(50)));
+        assert!("0".parse::<CheckpointEvery>().is_err());
+        assert!("never".parse::<CheckpointEvery>().is_err());
+    }
+}

@@ -1,0 +1,250 @@
+//! The training loop.
+//!
+//! A run is one state that moves on: steps to the end of the epoch, its evaluation, the next epoch.
+//! It can stop anywhere and go on from the last checkpoint, because each part of the loop asks the
+//! state what is left to do.
+
+use crate::card::model_card;
+use crate::checkpoint::{self, CheckpointEvery};
+use crate::evaluation::{EvaluationError, Evaluator, check_classes};
+use crate::folder::RunFolder;
+use crate::job::{Event, Job, Report, TrainError};
+use crate::loss::pair_loss;
+use crate::metrics_log::{MetricsLog, StepRecord};
+use crate::optimiser::Adam;
+use crate::output::write_model;
+use crate::pairs::TokenPairs;
+use crate::sampler::Sampler;
+use crate::schedule::Schedule;
+use crate::settings::Plan;
+use crate::state::State;
+use loriot_encoder::DropoutRates;
+use loriot_encoder::train_model::TrainModel;
+use loriot_files::{NewDir, write_atomic_bytes};
+use std::path::Path;
+use std::time::Instant;
+
+/// Trains, evaluates and saves, from the beginning or from a checkpoint. `observe` hears of it.
+pub fn train(job: Job, observe: &mut dyn FnMut(Event<'_>)) -> Result<Report, TrainError> {
+    let mut run = Run::new(job, observe)?;
+    if run.state.evaluations.is_empty() {
+        run.evaluate(None)?;
+    }
+    while run.state.epoch < run.plan.n_epochs() {
+        let order = run.sampler.order(run.state.epoch);
+        while run.state.step < run.plan.end_of_epoch(run.state.epoch) {
+            run.step(&order)?;
+            run.save_if_due()?;
+        }
+        run.end_epoch()?;
+    }
+    run.finish()
+}
+
+/// A run in progress.
+struct Run<'a> {
+    model: TrainModel,
+    optimiser: Adam,
+    schedule: Schedule,
+    sampler: Sampler,
+    plan: Plan,
+    state: State,
+    train: TokenPairs,
+    eval: TokenPairs,
+    eval_batch_size: usize,
+    folder: RunFolder,
+    checkpoint: CheckpointEvery,
+    keep_checkpoints: Option<usize>,
+    log: MetricsLog,
+    observe: &'a mut dyn FnMut(Event<'_>),
+}
+
+impl<'a> Run<'a> {
+    /// A run at its beginning, or at its checkpoint. Checks everything, then touches the folder.
+    fn new(job: Job, observe: &'a mut dyn FnMut(Event<'_>)) -> Result<Run<'a>, TrainError> {
+        job.settings.check()?;
+        if job.train.is_empty() {
+            return Err(TrainError::NoRows);
+        }
+        check_classes(&job.eval.labels, job.settings.positive_threshold)?;
+        let plan = job.settings.plan(job.train.len());
+        let mut state = State::new(job.identity(), job.encoder.isa().to_string());
+        let Job { encoder, trained, settings, train, eval, folder, .. } = job;
+        let rates = DropoutRates {
+            hidden: settings.hidden_dropout,
+            attention: settings.attention_dropout,
+            lora: settings.lora_dropout,
+        };
+        let mut model = TrainModel::new(encoder, trained, rates, settings.seed);
+        let mut optimiser =
+            Adam::new(model.parameters(), settings.weight_decay, settings.max_grad_norm);
+        if let Some(dir) = folder.checkpoint() {
+            let saved = checkpoint::read(dir, &state, &plan, &mut model, &mut optimiser)?;
+            if saved.isa != state.isa {
+                observe(Event::Warning(&format!(
+                    "the checkpoint was computed with `{}` and this run goes on with `{}`: its \
+                     result will differ in the last bits from an uninterrupted run's",
+                    saved.isa, state.isa
+                )));
+            }
+            state = State { isa: state.isa, ..saved };
+        }
+        folder.begin()?;
+        let after = folder.checkpoint().map(|_| (state.step, state.epoch));
+        let log = MetricsLog::open(folder.path(), after)?;
+        let n_parameters = model.parameters().iter().map(|parameter| parameter.value.len()).sum();
+        observe(Event::Started { plan: &plan, step: state.step, n_parameters });
+        let (n_rows, seed) = (train.len() as u32, settings.seed);
+        Ok(Run {
+            model,
+            optimiser,
+            schedule: settings.schedule(&plan),
+            sampler: Sampler { n_rows, seed, shuffle: settings.shuffle },
+            plan,
+            state,
+            train,
+            eval,
+            eval_batch_size: job.eval_batch_size,
+            folder,
+            checkpoint: job.checkpoint,
+            keep_checkpoints: job.keep_checkpoints,
+            log,
+            observe,
+        })
+    }
+
+    /// One optimiser step on the next rows of the epoch's `order`.
+    fn step(&mut self, order: &[u32]) -> Result<(), TrainError> {
+        let begun = Instant::now();
+        let rows = &order[self.state.position..];
+        let rows = &rows[..rows.len().min(self.plan.rows_per_step)];
+        let learning_rate = self.schedule.rate(self.state.step);
+        let (mut loss, mut tokens) = (0.0, 0);
+
+        self.model.zero_gradients();
+        let micro_batch_size = self.state.run.settings.batch_size;
+        for (idx, micro_rows) in rows.chunks(micro_batch_size).enumerate() {
+            let (texts, labels) = self.train.batch(micro_rows, idx * micro_batch_size);
+            let unit_bd = self.model.forward(&texts, self.state.step as u32);
+            let part = pair_loss(&unit_bd, &labels, rows.len());
+            self.model.backward(&part.dunit_bd);
+            loss += part.loss;
+            tokens += texts.iter().map(|text| text.ids.len() as u64).sum::<u64>();
+        }
+        if !loss.is_finite() {
+            return Err(self.diverged("the loss is not a number"));
+        }
+        self.optimiser.step(&mut self.model, self.state.step as u32 + 1, learning_rate);
+
+        self.state.step += 1;
+        self.state.position += rows.len();
+        self.state.loss_sum += loss;
+        let (step, epoch) = (self.state.step, self.state.epoch);
+        let ms = milliseconds(begun);
+        let record = StepRecord { step, epoch, loss, learning_rate, tokens, ms };
+        self.log.step(&record)?;
+        (self.observe)(Event::Step { record: &record, n_rows: rows.len() });
+        Ok(())
+    }
+
+    /// Evaluates the model and keeps it in `best/` where it is better than all before.
+    fn end_epoch(&mut self) -> Result<(), TrainError> {
+        let first_step = self.state.epoch * self.plan.steps_per_epoch;
+        let n_steps = self.state.step - first_step;
+        self.evaluate(Some(self.state.loss_sum / n_steps as f64))?;
+        let metric = self.state.run.settings.best_metric;
+        let is_best = metric.best(&self.state.evaluations) == self.state.evaluations.last();
+        if is_best {
+            let best = NewDir::begin(&self.folder.path().join("best"), true)?;
+            self.write_model_with_card(best.path())?;
+            best.commit()?;
+        }
+        self.state.epoch += 1;
+        self.state.position = 0;
+        self.state.loss_sum = 0.0;
+        if self.checkpoint == CheckpointEvery::Epoch {
+            self.save(&format!("epoch_{}", self.state.epoch - 1))?;
+        }
+        Ok(())
+    }
+
+    /// Appends an evaluation of the model as it is; without a training loss it is the one before
+    /// training.
+    fn evaluate(&mut self, train_loss: Option<f64>) -> Result<(), TrainError> {
+        let begun = Instant::now();
+        let epoch = train_loss.map_or(-1, |_| self.state.epoch as i64);
+        let settings = &self.state.run.settings;
+        let (threshold, best_metric) = (settings.positive_threshold, settings.best_metric);
+        let evaluator =
+            Evaluator { pairs: &self.eval, threshold, batch_size: self.eval_batch_size };
+        let observe = &mut self.observe;
+        let evaluation = evaluator
+            .evaluate(&self.model, epoch, train_loss, &mut |done, total| {
+                observe(Event::Evaluating { done, total });
+            })
+            .ok_or_else(|| self.diverged("the vectors are not numbers"))?;
+        if best_metric.of(&evaluation).is_none() {
+            return Err(EvaluationError::NoBestMetric(best_metric).into());
+        }
+        self.log.evaluation(&evaluation, milliseconds(begun))?;
+        (self.observe)(Event::Evaluated(&evaluation));
+        self.state.evaluations.push(evaluation);
+        Ok(())
+    }
+
+    fn save_if_due(&mut self) -> Result<(), TrainError> {
+        match self.checkpoint {
+            CheckpointEvery::Steps(n) if self.state.step.is_multiple_of(n) => {
+                self.save(&format!("step_{}", self.state.step))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a checkpoint, after everything that it counts on.
+    fn save(&mut self, name: &str) -> Result<(), TrainError> {
+        self.check_finite()?;
+        self.log.sync()?;
+        let dir = self.folder.path().join(name);
+        checkpoint::write(&dir, &self.model, &mut self.optimiser, &self.state)?;
+        if let Some(keep) = self.keep_checkpoints {
+            self.folder.prune(keep)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves the model after the last step in the run folder.
+    fn finish(self) -> Result<Report, TrainError> {
+        self.write_model_with_card(self.folder.path())?;
+        self.log.sync()?;
+        let best = self.state.run.settings.best_metric.best(&self.state.evaluations);
+        let best_epoch = best.map_or(-1, |best| best.epoch);
+        Ok(Report { best_epoch, evaluations: self.state.evaluations, steps: self.state.step })
+    }
+
+    fn write_model_with_card(&self, dir: &Path) -> Result<(), TrainError> {
+        self.check_finite()?;
+        let card = model_card(&self.model.encoder().folder().name, &self.state);
+        write_atomic_bytes(&dir.join("README.md"), card.as_bytes())?;
+        Ok(write_model(&self.model, dir)?)
+    }
+
+    /// Nothing that is not a number reaches a file.
+    fn check_finite(&self) -> Result<(), TrainError> {
+        let mut values = self.model.parameters().iter().flat_map(|parameter| &parameter.value);
+        if values.all(|value| value.is_finite()) {
+            return Ok(());
+        }
+        Err(self.diverged("the weights are not numbers"))
+    }
+
+    fn diverged(&self, what: &'static str) -> TrainError {
+        let learning_rate = self.schedule.rate(self.state.step);
+        TrainError::Diverged { step: self.state.step + 1, what, learning_rate }
+    }
+}
+
+/// Since `begun`, to the microsecond.
+fn milliseconds(begun: Instant) -> f64 {
+    begun.elapsed().as_micros() as f64 / 1e3
+}

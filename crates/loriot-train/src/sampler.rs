@@ -1,0 +1,114 @@
+//! Which rows come when: a shuffle of its own for every epoch, made from the seed alone.
+//!
+//! An epoch's order is a Fisher–Yates shuffle of `0..n_rows` (Durstenfeld's, from the end) drawn
+//! from a SplitMix64 stream (Steele, Lea and Flood, 2014) that starts at a mix of seed and epoch.
+//! Numbers below a bound are drawn without bias by Lemire's multiplication (2019). Nothing else
+//! enters: not the threads, not the epochs before. So a run is resumed from (epoch, rows done)
+//! alone. Changing any of this changes every run: `golden_order` below notices.
+
+/// Rows in the order of an epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sampler {
+    /// Rows of the training data.
+    pub n_rows: u32,
+    /// Seed of the run.
+    pub seed: u64,
+    /// Whether to shuffle at all.
+    pub shuffle: bool,
+}
+
+impl Sampler {
+    /// Every row once, in the order of this epoch.
+    pub fn order(&self, epoch: u64) -> Vec<u32> {
+        let mut rows: Vec<u32> = (0..self.n_rows).collect();
+        if self.shuffle {
+            let mut random = SplitMix64 { state: mix(mix(self.seed) ^ epoch) };
+            for last in (1..rows.len()).rev() {
+                rows.swap(last, random.below(last as u64 + 1) as usize);
+            }
+        }
+        rows
+    }
+}
+
+struct SplitMix64 {
+    state: u64,
+}
+
+const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// SplitMix64's output function: a bijection that flips half of the bits for any one flipped.
+fn mix(z: u64) -> u64 {
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl SplitMix64 {
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(GOLDEN_GAMMA);
+        mix(self.state)
+    }
+
+    /// A number in `0..bound`, each as likely as any other.
+    fn below(&mut self, bound: u64) -> u64 {
+        loop {
+            let product = u128::from(self.next()) * u128::from(bound);
+            // The low half below 2^64 mod bound marks the draws that would favour small numbers.
+            if product as u64 >= bound.wrapping_neg() % bound {
+                return (product >> 64) as u64;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sampler(n_rows: u32, seed: u64) -> Sampler {
+        Sampler { n_rows, seed, shuffle: true }
+    }
+
+    #[test]
+    fn every_epoch_has_every_row_once_in_an_order_of_its_own() {
+        let sampler = sampler(1_000, 42);
+        let (first, second) = (sampler.order(0), sampler.order(1));
+        assert_ne!(first, second);
+        assert_eq!(first, sampler.order(0));
+        for mut order in [first, second] {
+            order.sort_unstable();
+            assert_eq!(order, (0..1_000).collect::<Vec<_>>());
+        }
+        assert_ne!(sampler.order(0), Sampler { seed: 43, ..sampler }.order(0));
+    }
+
+    #[test]
+    fn splitmix64_gives_the_numbers_of_its_authors() {
+        let mut random = SplitMix64 { state: 1234567 };
+        let got = [random.next(), random.next()];
+        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
+
+    /// Written down once, and computed a second time in Python.
+    #[test]
+    fn golden_order() {
+        assert_eq!(sampler(8, 42).order(0), [6, 0, 7, 2, 5, 1, 3, 4]);
+    }
+
+    #[test]
+    fn each_row_comes_first_about_equally_often() {
+        let mut first = [0; 5];
+        for epoch in 0..5_000 {
+            first[sampler(5, 1).order(epoch)[0] as usize] += 1;
+        }
+        // Five standard deviations of a binomial of 5,000 and 1/5 are 141.
+        assert!(first.iter().all(|&n: &i32| (n - 1_000).abs() < 142), "{first:?}");
+    }
+
+    #[test]
+    fn without_a_shuffle_rows_come_as_they_stand() {
+        assert_eq!(Sampler { shuffle: false, ..sampler(4, 42) }.order(3), [0, 1, 2, 3]);
+        assert!(sampler(0, 42).order(0).is_empty());
+    }
+}

@@ -1,0 +1,206 @@
+//! What decides the result of a run, with the guide's defaults (`REFERENCE`: Hugging Face PEFT,
+//! "LoRA for semantic similarity tasks"). Where the result lies, how often it is saved and how many
+//! threads work is not part of it.
+
+use crate::evaluation::BestMetric;
+use crate::schedule::{Schedule, ScheduleKind};
+use loriot_files::Hint;
+
+/// Settings of a run; the same settings, data, model and instruction set give the same bytes.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainSettings {
+    /// Passes over the training rows.
+    pub epochs: u64,
+    /// Length of the run in optimiser steps; overrides `epochs`, as in transformers.
+    pub max_steps: Option<u64>,
+    /// Pairs whose activations are held at once.
+    pub batch_size: usize,
+    /// Such batches a step.
+    pub gradient_accumulation_steps: usize,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Its course over the run.
+    pub schedule: ScheduleKind,
+    /// Steps of its rise from 0.
+    pub warmup_steps: u64,
+    /// Decoupled weight decay (AdamW); 0 is plain Adam.
+    pub weight_decay: f64,
+    /// Gradients are scaled down to this norm over all parameters.
+    pub max_grad_norm: Option<f64>,
+    /// Dropout of hidden states.
+    pub hidden_dropout: f32,
+    /// Dropout of attention probabilities.
+    pub attention_dropout: f32,
+    /// Dropout of what enters an adapter.
+    pub lora_dropout: f32,
+    /// Whether each epoch has an order of its own.
+    pub shuffle: bool,
+    /// Seed of the shuffle, of the dropout and of a fresh adapter.
+    pub seed: u64,
+    /// Labels above it are positive in the evaluation.
+    pub positive_threshold: f32,
+    /// What `best/` is the best epoch of.
+    pub best_metric: BestMetric,
+}
+
+impl Default for TrainSettings {
+    fn default() -> TrainSettings {
+        TrainSettings {
+            epochs: 3,
+            max_steps: None,
+            batch_size: 64,
+            gradient_accumulation_steps: 1,
+            learning_rate: 5e-4,
+            schedule: ScheduleKind::Linear,
+            warmup_steps: 0,
+            weight_decay: 0.0,
+            max_grad_norm: None,
+            hidden_dropout: 0.1,
+            attention_dropout: 0.1,
+            lora_dropout: 0.0,
+            shuffle: true,
+            seed: 42,
+            positive_threshold: 0.5,
+            best_metric: BestMetric::RocAuc,
+        }
+    }
+}
+
+/// A setting that no run can have.
+#[derive(Debug, thiserror::Error)]
+#[error("`{name}` is {found}, expected {expected}")]
+pub struct SettingsError {
+    name: &'static str,
+    found: String,
+    expected: &'static str,
+}
+
+impl Hint for SettingsError {
+    fn hint(&self) -> Option<String> {
+        Some(format!("leave out `--{}` for its default", self.name))
+    }
+}
+
+impl TrainSettings {
+    /// Refuses what cannot be trained with.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let check = |name, is_right: bool, found: String, expected| {
+            if is_right { Ok(()) } else { Err(SettingsError { name, found, expected }) }
+        };
+        let at_least_1 = |name, value: u64| check(name, value >= 1, value.to_string(), "1 or more");
+        at_least_1("epochs", self.epochs)?;
+        at_least_1("max-steps", self.max_steps.unwrap_or(1))?;
+        at_least_1("batch-size", self.batch_size as u64)?;
+        at_least_1("gradient-accumulation-steps", self.gradient_accumulation_steps as u64)?;
+        let positive = |name, value: f64| {
+            let is_right = value.is_finite() && value > 0.0;
+            check(name, is_right, value.to_string(), "a finite number above 0")
+        };
+        positive("learning-rate", self.learning_rate)?;
+        positive("max-grad-norm", self.max_grad_norm.unwrap_or(1.0))?;
+        let decay = self.weight_decay;
+        let is_right = decay.is_finite() && decay >= 0.0;
+        check("weight-decay", is_right, decay.to_string(), "a finite number, 0 or more")?;
+        for (name, rate) in [
+            ("dropout", self.hidden_dropout),
+            ("dropout", self.attention_dropout),
+            ("lora-dropout", self.lora_dropout),
+        ] {
+            check(name, (0.0..1.0).contains(&rate), rate.to_string(), "from 0 to below 1")?;
+        }
+        Ok(())
+    }
+
+    /// How `n_rows` rows make steps and epochs.
+    pub fn plan(&self, n_rows: usize) -> Plan {
+        let rows_per_step = self.batch_size * self.gradient_accumulation_steps;
+        let steps_per_epoch = n_rows.div_ceil(rows_per_step) as u64;
+        let total_steps = self.max_steps.unwrap_or(self.epochs * steps_per_epoch);
+        Plan { n_rows, rows_per_step, steps_per_epoch, total_steps }
+    }
+
+    /// The learning rate over the steps of `plan`.
+    pub fn schedule(&self, plan: &Plan) -> Schedule {
+        Schedule {
+            kind: self.schedule,
+            learning_rate: self.learning_rate,
+            warmup_steps: self.warmup_steps,
+            total_steps: plan.total_steps,
+        }
+    }
+}
+
+/// Rows, steps and epochs of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Training rows.
+    pub n_rows: usize,
+    /// Rows of an optimiser step; the last of an epoch may have fewer.
+    pub rows_per_step: usize,
+    /// Optimiser steps of a whole epoch.
+    pub steps_per_epoch: u64,
+    /// Optimiser steps of the run; it may end within an epoch.
+    pub total_steps: u64,
+}
+
+impl Plan {
+    /// Epochs of the run, the last perhaps unfinished.
+    pub fn n_epochs(&self) -> u64 {
+        self.total_steps.div_ceil(self.steps_per_epoch)
+    }
+
+    /// Steps done when `epoch` ends.
+    pub fn end_of_epoch(&self, epoch: u64) -> u64 {
+        ((epoch + 1) * self.steps_per_epoch).min(self.total_steps)
+    }
+
+    /// Rows of `epoch` that are done after `step` steps of the run.
+    pub fn position(&self, epoch: u64, step: u64) -> usize {
+        let steps = step.saturating_sub(epoch * self.steps_per_epoch) as usize;
+        (steps * self.rows_per_step).min(self.n_rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_the_guides() {
+        let settings = TrainSettings::default();
+        settings.check().unwrap();
+        assert_eq!((settings.batch_size, settings.epochs, settings.seed), (64, 3, 42));
+        assert_eq!((settings.learning_rate, settings.weight_decay), (5e-4, 0.0));
+    }
+
+    #[test]
+    fn a_short_last_batch_is_a_step_of_its_own() {
+        let settings =
+            TrainSettings { batch_size: 4, gradient_accumulation_steps: 2, ..Default::default() };
+        let plan = settings.plan(17);
+        assert_eq!((plan.steps_per_epoch, plan.total_steps, plan.n_epochs()), (3, 9, 3));
+        assert_eq!([0, 1, 2, 3].map(|step| plan.position(0, step)), [0, 8, 16, 17]);
+        assert_eq!(plan.position(1, 4), 8);
+        assert_eq!(plan.end_of_epoch(1), 6);
+    }
+
+    #[test]
+    fn max_steps_overrides_the_epochs_in_both_directions() {
+        let plan = |max_steps| {
+            TrainSettings { max_steps: Some(max_steps), batch_size: 1, ..Default::default() }
+                .plan(10)
+        };
+        assert_eq!((plan(7).n_epochs(), plan(7).end_of_epoch(0)), (1, 7));
+        assert_eq!((plan(45).n_epochs(), plan(45).end_of_epoch(4)), (5, 45));
+    }
+
+    #[test]
+    fn a_wrong_setting_is_named_with_what_was_found() {
+        let error = |settings: TrainSettings| settings.check().unwrap_err().to_string();
+        let settings = TrainSettings { learning_rate: -1.0, ..Default::default() };
+        assert_eq!(error(settings), "`learning-rate` is -1, expected a finite number above 0");
+        let settings = TrainSettings { hidden_dropout: 1.0, ..Default::default() };
+        assert_eq!(error(settings), "`dropout` is 1, expected from 0 to below 1");
+    }
+}

@@ -1,0 +1,174 @@
+//! Options and output that several commands share.
+
+use anyhow::Context;
+use clap::Args;
+use loriot_data::{ColumnName, Columns, ReadOptions, SkippedRows};
+use loriot_encoder::adapter::Adapter;
+use loriot_encoder::encoder::{Encoder, EncoderOptions, OpenError};
+use loriot_encoder::folder::Settings;
+use loriot_encoder::hub;
+use loriot_kernels::Isa;
+use std::io::Write;
+
+/// Which encoder, and how it reads text.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelOptions {
+    /// Base model: a folder as saved by transformers or Sentence Transformers, or a Hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub model: String,
+    /// LoRA adapter in PEFT's format: a folder or a Hub id
+    #[arg(long, value_name = "DIR|HUB_ID")]
+    pub adapter: Option<String>,
+    #[command(flatten)]
+    pub reading: ReadingOptions,
+}
+
+/// How texts are read, whichever the encoder is.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ReadingOptions {
+    /// Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut
+    /// [default: what the adapter or the model says]
+    #[arg(long, value_name = "N")]
+    pub max_length: Option<usize>,
+    /// Put before every query, such as `query: ` for e5 [default: what the adapter or model says]
+    #[arg(long, value_name = "TEXT")]
+    pub query_prompt: Option<String>,
+    /// Put before every product, such as `passage: ` [default: what the adapter or model says]
+    #[arg(long, value_name = "TEXT")]
+    pub document_prompt: Option<String>,
+    /// Threads to compute with; the result has the same bits for any number
+    /// [default: all cores]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl ReadingOptions {
+    /// The number of threads asked for, or as many as the machine lets us have.
+    pub fn n_threads(&self) -> usize {
+        let available = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(available, usize::from)
+    }
+}
+
+impl ModelOptions {
+    /// These options as the encoder takes them, with the instruction set of this machine.
+    pub fn encoder_options(&self) -> anyhow::Result<EncoderOptions> {
+        encoder_options(&self.model, self.adapter.as_deref(), &self.reading)
+    }
+
+    /// Opens the encoder, and tells the user what its files left open.
+    pub fn open(&self) -> anyhow::Result<Encoder> {
+        open_encoder(&self.encoder_options()?)
+    }
+}
+
+/// The options of an encoder that was named in another way than by [`ModelOptions`].
+pub fn encoder_options(
+    model: &str,
+    adapter: Option<&str>,
+    reading: &ReadingOptions,
+) -> anyhow::Result<EncoderOptions> {
+    Ok(EncoderOptions {
+        model: model.to_owned(),
+        adapter: adapter.map(str::to_owned),
+        max_length: reading.max_length,
+        query_prompt: reading.query_prompt.clone(),
+        document_prompt: reading.document_prompt.clone(),
+        threads: reading.n_threads(),
+        isa: Isa::from_env()?,
+    })
+}
+
+/// Opens an encoder, and tells the user what its files left open.
+pub fn open_encoder(options: &EncoderOptions) -> anyhow::Result<Encoder> {
+    let encoder = Encoder::open(options)
+        .with_context(|| format!("cannot open the encoder `{}`", options.model))?;
+    for note in encoder.notes() {
+        eprintln!("note: {note}");
+    }
+    Ok(encoder)
+}
+
+/// Opens the base model and the adapter apart, the base reading texts as the adapter was trained to:
+/// by the options, else by the adapter's `loriot.json`, else (the length) by `default_max_length`.
+pub fn open_apart(
+    options: EncoderOptions,
+    adapter_name: &str,
+    default_max_length: Option<usize>,
+) -> anyhow::Result<(Encoder, Adapter)> {
+    let dir = hub::resolve_adapter(adapter_name)?;
+    let trained = Settings::open(&dir)?;
+    let said = trained.as_ref();
+    let encoder = open_encoder(&EncoderOptions {
+        adapter: None,
+        max_length: options.max_length.or(said.map(|s| s.max_length)).or(default_max_length),
+        query_prompt: options.query_prompt.or(said.map(|s| s.query_prompt.clone())),
+        document_prompt: options.document_prompt.or(said.map(|s| s.document_prompt.clone())),
+        ..options
+    })?;
+    if let Some(Settings { base, .. }) = trained
+        && base.sha256 != encoder.base_identity()
+    {
+        return Err(OpenError::OtherBase {
+            adapter: adapter_name.to_owned(),
+            wanted_name: base.name,
+            wanted: base.sha256[..base.sha256.len().min(12)].to_owned(),
+            model: encoder.folder().name.clone(),
+            found: encoder.base_identity()[..12].to_owned(),
+        }
+        .into());
+    }
+    let adapter = Adapter::open(&dir, &encoder.folder().config)
+        .with_context(|| format!("cannot open the adapter `{adapter_name}`"))?;
+    adapter.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    Ok((encoder, adapter))
+}
+
+/// How rows are read.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Rows")]
+pub struct RowOptions {
+    /// The file's own name for a column, such as `product_title=name`; give it once for each of
+    /// query, product_title, relevance_label, id and grade that is called otherwise
+    #[arg(long = "column", value_name = "NAME=FILE_NAME")]
+    pub columns: Vec<ColumnName>,
+    /// Leave out rows that cannot be read, and count them, instead of stopping at the first
+    #[arg(long)]
+    pub skip_bad_rows: bool,
+}
+
+impl RowOptions {
+    /// These options as the readers take them.
+    pub fn read_options(&self) -> anyhow::Result<ReadOptions> {
+        Ok(ReadOptions {
+            columns: Columns::new(self.columns.iter().cloned())?,
+            skip_bad_rows: self.skip_bad_rows,
+            ..ReadOptions::default()
+        })
+    }
+}
+
+/// Tells the user which rows were left out, if any.
+pub fn report_skipped(skipped: &SkippedRows) {
+    if skipped.count == 0 {
+        return;
+    }
+    eprintln!("warning: rows left out: {}; the first of them:", skipped.count);
+    for message in &skipped.first {
+        eprintln!("  {message}");
+    }
+}
+
+/// Writes `text` to stdout as it is. A closed pipe is an error that [`crate::report`] forgives.
+pub fn print_text(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    Ok(stdout.flush()?)
+}
+
+/// Writes `value` to stdout as one line of JSON.
+pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
+    print_text(&(serde_json::to_string(value)? + "\n"))
+}

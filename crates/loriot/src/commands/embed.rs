@@ -1,0 +1,117 @@
+//! `loriot embed`: a column of texts to a file of vectors.
+
+use super::common::{self, ModelOptions, RowOptions};
+use crate::progress::{Progress, seconds};
+use loriot_data::read_texts;
+use loriot_encoder::Side;
+use loriot_encoder::encoder::Encoder;
+use loriot_files::OutputError;
+use loriot_search::{
+    EmbedEvent, Embedded, EncoderSide, Labels, VectorFormat, embed_all, partial_dir, write_vectors,
+};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// Embed a column of texts as unit vectors
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  loriot embed --model all-MiniLM-L6-v2 --input products.csv --output vectors.npy
+  loriot embed --model run --input log.parquet --text-column query --as-queries --output q.parquet
+
+Vectors come in the order of the rows, one for each; equal texts are embedded once. An interrupted
+run leaves `OUTPUT.partial` behind, and the same command goes on from there.")]
+pub struct EmbedArgs {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Rows to embed: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
+    input: Vec<PathBuf>,
+    /// Column to embed
+    #[arg(long, value_name = "NAME", default_value = "product_title", help_heading = "Rows")]
+    text_column: String,
+    #[command(flatten)]
+    rows: RowOptions,
+    /// Put the query prompt before the texts instead of the product prompt
+    #[arg(long)]
+    as_queries: bool,
+    /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// Replace `--output` if it exists
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Runs `loriot embed`.
+pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let format = VectorFormat::of_path(&args.output)?;
+    if args.output.exists() && !args.overwrite {
+        return Err(OutputError::Exists { path: args.output }.into());
+    }
+    let rows = read_texts(&args.input, &args.text_column, &args.rows.read_options()?)?;
+    let (rows, skipped) = rows.read_all()?;
+    common::report_skipped(&skipped);
+    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
+    let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
+
+    let encoder = args.model.open()?;
+    let side = if args.as_queries { Side::Query } else { Side::Product };
+    let embedded = embed_with_progress(&encoder, side, &texts, &args.output)?;
+    let labels = Labels { text_column: &args.text_column, texts: &texts, ids: &ids };
+    write_vectors(&args.output, format, &embedded, labels)?;
+    let (n, dim) = (embedded.len(), embedded.dim());
+    embedded.discard_partial()?;
+    eprintln!(
+        "Embedded {n} texts as vectors of {dim} in {} to `{}`",
+        seconds(begun.elapsed().as_secs_f64()),
+        args.output.display()
+    );
+    Ok(())
+}
+
+/// Embeds `texts` for an output at `output`, with a progress bar, going on where an interrupted run
+/// stopped.
+pub(super) fn embed_with_progress(
+    encoder: &Encoder,
+    side: Side,
+    texts: &[&str],
+    output: &Path,
+) -> anyhow::Result<Embedded> {
+    let partial = partial_dir(output);
+    let mut progress: Option<Progress> = None;
+    let begun = Instant::now();
+    let (mut n_done, mut n_texts, mut n_tokens) = (0, 0, 0);
+    let on_event = |event| match event {
+        EmbedEvent::Begun { n_distinct } => {
+            progress = Some(Progress::new("embedding", n_distinct as u64));
+        }
+        EmbedEvent::StartedOver => eprintln!(
+            "note: `{}` was left by another run (other texts, model or options); starting over",
+            partial.display()
+        ),
+        EmbedEvent::Resumed { n_done: before } => {
+            eprintln!("Resuming: {before} texts were embedded by a run that was interrupted");
+            n_done = before;
+            if let Some(progress) = &mut progress {
+                progress.start_at(before as u64);
+            }
+        }
+        EmbedEvent::Embedded { n_texts: texts, n_tokens: tokens } => {
+            n_done += texts;
+            n_texts += texts;
+            n_tokens += tokens;
+            let elapsed = begun.elapsed().as_secs_f64().max(1e-9);
+            let (texts, tokens) = (n_texts as f64 / elapsed, n_tokens as f64 / elapsed);
+            if let Some(progress) = &mut progress {
+                progress.set(n_done as u64, &format!("{texts:.0} texts/s  {tokens:.0} tokens/s"));
+            }
+        }
+    };
+    let embedded = embed_all(&EncoderSide { encoder, side }, texts, &partial, on_event)?;
+    if let Some(progress) = progress {
+        progress.finish();
+    }
+    Ok(embedded)
+}

@@ -1,0 +1,177 @@
+//! `loriot index`: products to a catalogue that can be searched.
+
+use super::common::{self, ModelOptions, RowOptions};
+use super::embed::embed_with_progress;
+use crate::progress::{Progress, seconds};
+use loriot_data::{ColumnName, Deduplicate, read_products};
+use loriot_encoder::Side;
+use loriot_files::OutputError;
+use loriot_files::atomic::is_absent;
+use loriot_index::HnswConfig;
+use loriot_search::build::{EXACT_UP_TO, IndexChoice};
+use loriot_search::{
+    BuildEvent, BuildOptions, EncoderRecord, IndexKind, Manifest, Products, build_catalogue,
+};
+use serde_json::json;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+/// Embed a catalogue and build a search index from it
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  loriot index --model all-MiniLM-L6-v2 --input products.csv --output shop
+  loriot index --model all-MiniLM-L6-v2 --adapter run/best --input a.parquet b.parquet --output shop
+
+A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept and
+shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial` behind, and the same
+command goes on from there.")]
+pub struct IndexArgs {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Products to index: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
+    input: Vec<PathBuf>,
+    /// Column to embed; the same as `--column product_title=NAME`
+    #[arg(long, value_name = "NAME", help_heading = "Rows")]
+    text_column: Option<String>,
+    #[command(flatten)]
+    rows: RowOptions,
+    /// Folder to write the catalogue to
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Replace what `--output` holds
+    #[arg(long)]
+    overwrite: bool,
+    /// Look at every vector, or let a graph lead to a few; auto: a graph above 20,000 products
+    #[arg(long, value_enum, default_value_t = Kind::Auto, help_heading = "Index")]
+    kind: Kind,
+    /// Neighbours kept per vector (HNSW's M): more finds more, and makes the index larger
+    #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Index")]
+    #[arg(value_parser = clap::value_parser!(u16).range(2..=1024))]
+    connectivity: u16,
+    /// Candidates looked at for each vector inserted: more gives a better graph, slower
+    #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Index")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..))]
+    ef_construction: u16,
+    /// Print one JSON object about what was built
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Kind {
+    Auto,
+    Exact,
+    Hnsw,
+}
+
+/// Runs `loriot index`.
+pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    if !args.overwrite && !is_absent(&args.output) {
+        return Err(OutputError::Exists { path: args.output }.into());
+    }
+    if let Some(theirs) = args.text_column.take() {
+        args.rows.columns.push(ColumnName { ours: "product_title", theirs });
+    }
+    let (products, n_repeated) = read_catalogue(&args)?;
+    let titles: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+
+    let encoder_options = args.model.encoder_options()?;
+    let encoder = common::open_encoder(&encoder_options)?;
+    let embedded = embed_with_progress(&encoder, Side::Product, &titles, &args.output)?;
+    let options = BuildOptions {
+        index: match args.kind {
+            Kind::Auto => IndexChoice::Auto,
+            Kind::Exact => IndexChoice::Exact,
+            Kind::Hnsw => IndexChoice::Hnsw,
+        },
+        hnsw: HnswConfig {
+            connectivity: args.connectivity.into(),
+            ef_construction: args.ef_construction.into(),
+        },
+        overwrite: args.overwrite,
+        n_threads: args.model.reading.n_threads(),
+        isa: encoder.isa(),
+    };
+    let record = EncoderRecord::new(&encoder, &encoder_options);
+    let graph = GraphProgress::default();
+    let on_event = |event| graph.tell(event);
+    let manifest = build_catalogue(&args.output, &products, &embedded, record, &options, on_event)?;
+    embedded.discard_partial()?;
+
+    let took = begun.elapsed().as_secs_f64();
+    eprintln!(
+        "Indexed {} products ({n_repeated} repeated ones left out) in {} to `{}`: {}, {:.1} MB",
+        manifest.n_products,
+        seconds(took),
+        args.output.display(),
+        described(&manifest),
+        manifest.size_bytes() as f64 / 1e6
+    );
+    if args.json {
+        common::print_json(&json!({
+            "output": args.output,
+            "n_products": manifest.n_products,
+            "n_repeated": n_repeated,
+            "dim": manifest.dim,
+            "index": manifest.index,
+            "size_bytes": manifest.size_bytes(),
+            "seconds": took,
+        }))?;
+    }
+    Ok(())
+}
+
+/// The products of all files, each once, and how many were left out for being there already.
+fn read_catalogue(args: &IndexArgs) -> anyhow::Result<(Products, u64)> {
+    let mut rows = read_products(&args.input, &args.rows.read_options()?)?;
+    let other_columns = rows.other_columns().to_vec();
+    let mut once = Deduplicate::new();
+    let mut products = Products { rows: Vec::new(), other_columns };
+    for product in rows.by_ref() {
+        let product = product?;
+        if once.is_first(&product) {
+            products.rows.push(product);
+        }
+    }
+    common::report_skipped(rows.skipped());
+    Ok((products, once.n_dropped()))
+}
+
+fn described(manifest: &Manifest) -> String {
+    match manifest.index {
+        IndexKind::Exact => format!("exact search (graphs begin above {EXACT_UP_TO})"),
+        IndexKind::Hnsw { recall_at_10: Some(recall), .. } => {
+            format!("HNSW, recall@10 {recall:.4} at ef 100 over a sample of the products")
+        }
+        IndexKind::Hnsw { recall_at_10: None, .. } => "HNSW".into(),
+    }
+}
+
+/// A bar for the insertions, which come from several threads.
+#[derive(Default)]
+struct GraphProgress(Mutex<Option<Progress>>);
+
+impl GraphProgress {
+    fn tell(&self, event: BuildEvent) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match event {
+            BuildEvent::GraphBegun { n_vectors } => {
+                *progress = Some(Progress::new("indexing", n_vectors as u64));
+            }
+            BuildEvent::Inserted => {
+                if let Some(progress) = &mut *progress {
+                    progress.add(1);
+                }
+            }
+            BuildEvent::GraphBuilt => {
+                if let Some(progress) = progress.take() {
+                    progress.finish();
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! One module per command; each exports its options (`XArgs`) and its body (`run_x`).
+
+pub mod common;
+pub mod embed;
+pub mod eval;
+pub mod index;
+pub mod merge;
+pub mod search;
+pub mod train;
+mod train_display;
+
+/// What can be asked for.
+#[derive(Debug, clap::Subcommand)]
+pub enum Command {
+    Train(Box<train::TrainArgs>),
+    Eval(eval::EvalArgs),
+    Merge(merge::MergeArgs),
+    Embed(embed::EmbedArgs),
+    Index(index::IndexArgs),
+    Search(search::SearchArgs),
+}
+
+/// Runs one command to its end.
+pub fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Train(args) => train::run_train(*args),
+        Command::Eval(args) => eval::run_eval(args),
+        Command::Merge(args) => merge::run_merge(args),
+        Command::Embed(args) => embed::run_embed(args),
+        Command::Index(args) => index::run_index(args),
+        Command::Search(args) => search::run_search(args),
+    }
+}

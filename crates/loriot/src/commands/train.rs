@@ -1,0 +1,321 @@
+//! `loriot train`: judged pairs to an adapter, or to a fully fine-tuned model.
+
+use super::common::{self, ModelOptions, RowOptions};
+use super::train_display::{Display, print_report};
+use crate::report::UsageError;
+use loriot_data::{Pair, read_pairs};
+use loriot_encoder::adapter::{Adapter, LoraConfig, Targets};
+use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
+use loriot_encoder::train_model::Trained;
+use loriot_train::{
+    BestMetric, CheckpointEvery, Job, RunFolder, ScheduleKind, Start, TokenPairs, TrainSettings,
+};
+use std::path::PathBuf;
+use std::time::Instant;
+
+/// Train a LoRA adapter (or with `--full` every weight) on judged pairs
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  loriot train --model sentence-transformers/all-MiniLM-L6-v2 --train train.csv.gz \\
+    --eval validation.csv.gz --output run
+  loriot train --config train.toml --learning-rate 1e-4
+  loriot train --config train.toml --resume          after a crash; ends with the same bytes
+
+The model after the last step stands in `run`, the one after the best epoch in `run/best`: give
+either to `--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for
+semantic similarity.")]
+#[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
+#[command(mut_arg("max_length", |arg| arg.help(
+    "Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut [default: what the \
+     adapter to start from says, else 70]"
+)))]
+pub struct TrainArgs {
+    #[command(flatten)]
+    model: ModelOptions,
+    /// Judged rows to train on: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
+    train: Vec<PathBuf>,
+    /// Judged rows to evaluate on, before training and after each epoch
+    #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
+    eval: Vec<PathBuf>,
+    #[command(flatten)]
+    rows: RowOptions,
+    #[command(flatten)]
+    trained: TrainedOptions,
+    #[command(flatten)]
+    schedule: StepOptions,
+    #[command(flatten)]
+    output: OutputOptions,
+    /// Print one JSON object instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "What is trained")]
+struct TrainedOptions {
+    /// Train every weight instead of an adapter
+    #[arg(long, conflicts_with_all = ["adapter", "rank", "alpha", "target", "rslora", "lora_dropout"])]
+    full: bool,
+    /// Rank of the adapter
+    #[arg(long, value_name = "R", default_value_t = 8, conflicts_with = "adapter")]
+    rank: usize,
+    /// Scale of the adapter: its product counts alpha / rank times
+    #[arg(long, value_name = "ALPHA", default_value_t = 16.0, conflicts_with = "adapter")]
+    alpha: f64,
+    /// Linear layers to adapt: names or their endings, a regular expression, or `all-linear`
+    #[arg(
+        long,
+        value_name = "NAMES",
+        default_value = "query,key,value",
+        conflicts_with = "adapter"
+    )]
+    target: String,
+    /// Scale by alpha / √rank (rank-stabilised LoRA)
+    #[arg(long, conflicts_with = "adapter")]
+    rslora: bool,
+    /// Dropout of hidden states, attention and adapter inputs
+    /// [default: what the model's config.json says; 0 for the adapter]
+    #[arg(long, value_name = "P")]
+    dropout: Option<f32>,
+    /// Dropout of adapter inputs alone [default: that of `--dropout`, else 0]
+    #[arg(long, value_name = "P")]
+    lora_dropout: Option<f32>,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Steps")]
+struct StepOptions {
+    /// Passes over the training rows
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    epochs: u64,
+    /// Length of the run in steps, whatever `--epochs` says
+    #[arg(long, value_name = "N")]
+    max_steps: Option<u64>,
+    /// Pairs whose activations are held at once
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    batch_size: usize,
+    /// Such batches a step: the gradient is that of one batch as large as all of them
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    gradient_accumulation_steps: usize,
+    /// Texts encoded at once in evaluations
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    eval_batch_size: usize,
+    /// The highest learning rate
+    #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
+    learning_rate: f64,
+    /// Its course: linear, cosine, cosine_with_restarts, polynomial, constant or
+    /// constant_with_warmup
+    #[arg(long, value_name = "NAME", default_value_t = ScheduleKind::Linear)]
+    schedule: ScheduleKind,
+    /// Steps in which the rate rises from 0
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    warmup_steps: u64,
+    /// Decoupled weight decay; above 0, Adam becomes AdamW
+    #[arg(long, value_name = "W", default_value_t = 0.0)]
+    weight_decay: f64,
+    /// Scale gradients down to this norm [default: no limit]
+    #[arg(long, value_name = "NORM")]
+    max_grad_norm: Option<f64>,
+    /// Take the rows as they stand in every epoch
+    #[arg(long)]
+    no_shuffle: bool,
+    /// Seed of the adapter's start, the shuffle and the dropout
+    #[arg(long, value_name = "N", default_value_t = 42)]
+    seed: u64,
+    /// Arithmetic: f32
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_precision)]
+    #[allow(dead_code, reason = "there is one value; others are refused while parsing")]
+    precision: Precision,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Output")]
+struct OutputOptions {
+    /// Folder of the run
+    #[arg(long, value_name = "DIR")]
+    output: PathBuf,
+    /// Labels above it count as positive in evaluations; the loss takes them as they are
+    #[arg(long, value_name = "T", default_value_t = 0.5)]
+    positive_threshold: f32,
+    /// What `best/` is best in: roc_auc, roc_auc_per_query, average_precision, best_f1,
+    /// best_accuracy, spearman or loss
+    #[arg(long, value_name = "METRIC", default_value_t = BestMetric::RocAuc)]
+    best_metric: BestMetric,
+    /// Save a checkpoint after each `epoch`, or after every N steps
+    #[arg(long, value_name = "epoch|N", default_value = "epoch")]
+    checkpoint: CheckpointEvery,
+    /// Keep only the N latest checkpoints [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    keep_checkpoints: Option<u32>,
+    /// Go on from the latest checkpoint in `--output` (from the beginning if there is none yet),
+    /// or from the one at PATH
+    #[arg(long, value_name = "PATH")]
+    resume: Option<Option<PathBuf>>,
+    /// Replace the run that `--output` holds
+    #[arg(long, conflicts_with = "resume")]
+    overwrite: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Precision;
+
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision),
+        "bf16" => Err("training in bf16 is not in this version; use `f32`".into()),
+        _ => Err("expected `f32`".into()),
+    }
+}
+
+impl OutputOptions {
+    fn start(&self) -> Start {
+        match &self.resume {
+            Some(None) => Start::Latest,
+            Some(Some(path)) => Start::At(path.clone()),
+            None if self.overwrite => Start::Overwrite,
+            None => Start::New,
+        }
+    }
+}
+
+/// Runs `loriot train`.
+pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let folder = RunFolder::open(&args.output.output, &args.output.start())?;
+    if args.output.resume.is_some() && folder.checkpoint().is_none() {
+        let output = args.output.output.display();
+        eprintln!("note: `{output}` has no checkpoint yet; the run starts at the beginning");
+    }
+    let train = read_rows(&args.train, &args.rows)?;
+    let eval = read_rows(&args.eval, &args.rows)?;
+    let (encoder, start) = open_model(&args)?;
+    let settings = settings(&args, &encoder);
+    settings.check()?;
+    let trained = trained(&args, &encoder, start, &settings)?;
+
+    let threshold = settings.positive_threshold;
+    let n_positive = train.iter().filter(|pair| pair.relevance_label > threshold).count();
+    if n_positive == 0 || n_positive == train.len() {
+        let kind = if n_positive == 0 { "negative" } else { "positive" };
+        eprintln!("warning: every training row is {kind}; nothing can be told apart by them");
+    }
+    let job = Job {
+        train: TokenPairs::new(&encoder, &train),
+        eval: TokenPairs::new(&encoder, &eval),
+        encoder,
+        trained,
+        settings,
+        eval_batch_size: args.schedule.eval_batch_size.max(1),
+        folder,
+        checkpoint: args.output.checkpoint,
+        keep_checkpoints: args.output.keep_checkpoints.map(|keep| keep as usize),
+    };
+    drop((train, eval));
+    let mut display = Display::default();
+    let report = loriot_train::train(job, &mut |event| display.show(event));
+    display.finish();
+    let duration = begun.elapsed().as_secs_f64();
+    let OutputOptions { output, best_metric, .. } = &args.output;
+    print_report(output, *best_metric, &report?, duration, args.json)
+}
+
+fn read_rows(paths: &[PathBuf], options: &RowOptions) -> anyhow::Result<Vec<Pair>> {
+    let (pairs, skipped) = read_pairs(paths, &options.read_options()?)?.read_all()?;
+    common::report_skipped(&skipped);
+    Ok(pairs)
+}
+
+/// The base model, and the adapter to start from where one was given.
+fn open_model(args: &TrainArgs) -> anyhow::Result<(Encoder, Option<Adapter>)> {
+    let mut options = args.model.encoder_options()?;
+    if let Some(name) = options.adapter.take() {
+        let (encoder, adapter) = common::open_apart(options, &name, Some(TRAINING_MAX_LENGTH))?;
+        return Ok((encoder, Some(adapter)));
+    }
+    options.max_length = options.max_length.or(Some(TRAINING_MAX_LENGTH));
+    Ok((common::open_encoder(&options)?, None))
+}
+
+fn settings(args: &TrainArgs, encoder: &Encoder) -> TrainSettings {
+    let TrainedOptions { dropout, lora_dropout, .. } = args.trained;
+    let config = &encoder.folder().config;
+    let steps = &args.schedule;
+    TrainSettings {
+        epochs: steps.epochs,
+        max_steps: steps.max_steps,
+        batch_size: steps.batch_size,
+        gradient_accumulation_steps: steps.gradient_accumulation_steps,
+        learning_rate: steps.learning_rate,
+        schedule: steps.schedule,
+        warmup_steps: steps.warmup_steps,
+        weight_decay: steps.weight_decay,
+        max_grad_norm: steps.max_grad_norm,
+        hidden_dropout: dropout.unwrap_or(config.hidden_dropout),
+        attention_dropout: dropout.unwrap_or(config.attention_dropout),
+        lora_dropout: lora_dropout.or(dropout).unwrap_or(0.0),
+        shuffle: !steps.no_shuffle,
+        seed: steps.seed,
+        positive_threshold: args.output.positive_threshold,
+        best_metric: args.output.best_metric,
+    }
+}
+
+fn trained(
+    args: &TrainArgs,
+    encoder: &Encoder,
+    start: Option<Adapter>,
+    settings: &TrainSettings,
+) -> anyhow::Result<Trained> {
+    let TrainedOptions { full, rank, alpha, target, rslora, .. } = &args.trained;
+    if *full {
+        return Ok(Trained::Full);
+    }
+    let mut adapter = match start {
+        Some(adapter) => adapter,
+        None => {
+            let lora = LoraConfig {
+                r: *rank,
+                alpha: *alpha,
+                targets: targets(target)?,
+                use_rslora: *rslora,
+                task_type: Some("FEATURE_EXTRACTION".into()),
+                ..LoraConfig::default()
+            };
+            Adapter::init(&lora, &encoder.folder().config, settings.seed)?
+        }
+    };
+    adapter.config.base_model = Some(args.model.model.clone());
+    adapter.config.dropout = settings.lora_dropout;
+    Ok(Trained::Lora(adapter))
+}
+
+/// `all-linear`, a regular expression, or names with commas between them.
+fn targets(text: &str) -> Result<Targets, UsageError> {
+    if text == "all-linear" {
+        return Ok(Targets::AllLinear);
+    }
+    if text.contains(|c| "*+?()[]{}^$|\\".contains(c)) {
+        return Ok(Targets::Pattern(text.to_owned()));
+    }
+    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
+    if names.iter().any(String::is_empty) {
+        return Err(UsageError::new(format!("`--target {text}` has an empty name")));
+    }
+    Ok(Targets::Names(names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_are_names_a_pattern_or_everything() {
+        assert_eq!(targets("all-linear").unwrap(), Targets::AllLinear);
+        let names = ["query", "attention.output.dense"].map(str::to_owned).to_vec();
+        assert_eq!(targets("query, attention.output.dense").unwrap(), Targets::Names(names));
+        assert!(matches!(targets(".*\\.query").unwrap(), Targets::Pattern(_)));
+        assert!(targets("query,").is_err());
+    }
+}

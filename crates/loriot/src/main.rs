@@ -1,0 +1,68 @@
+//! The command line: `loriot <command>`.
+//!
+//! stdout is data; progress, messages and errors go to stderr. The exit status is 0 when done, 1
+//! when the work failed and 2 when the command line was wrong. Nothing here computes: a command
+//! reads its options, calls the libraries and prints.
+//!
+//! In reading order: [`commands`] one module per command · [`config_file`] options from a TOML file
+//! · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
+//! [`table`] aligned columns.
+
+#![allow(unreachable_pub, reason = "`pub` says what a module offers to the others of the binary")]
+#![allow(clippy::print_stderr, reason = "messages of a command line belong on stderr")]
+
+mod commands;
+mod config_file;
+mod progress;
+mod report;
+mod table;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use std::process::ExitCode;
+
+/// Teach a text encoder your catalogue, then embed, index and search it
+#[derive(Debug, Parser)]
+#[command(name = "loriot", version, max_term_width = 100)]
+#[command(after_help = "\
+A first session:
+  BASE=sentence-transformers/all-MiniLM-L6-v2
+  loriot train  --model $BASE --train train.csv --eval validation.csv --output run
+  loriot eval   --model $BASE --adapter run/best --data test.csv
+  loriot index  --model $BASE --adapter run/best --input products.csv --output shop
+  loriot search shop \"red kettle\"
+
+Rows have the columns `query`, `product_title` and `relevance_label`; `--column` names others.")]
+struct Cli {
+    #[command(subcommand)]
+    command: commands::Command,
+    /// Options from a TOML file, under the names they have here; the command line wins
+    #[arg(long, value_name = "FILE", global = true)]
+    #[allow(dead_code, reason = "read before clap is; here for the help and the check")]
+    config: Option<std::path::PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => report::print(&error),
+    }
+}
+
+fn run() -> anyhow::Result<()> {
+    let mut command = Cli::command();
+    command.build();
+    let arguments = config_file::expand(&command, std::env::args_os().collect())?;
+    let matches = Cli::command().get_matches_from(arguments);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    commands::run(cli.command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

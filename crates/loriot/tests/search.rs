@@ -1,0 +1,216 @@
+//! Embedding, indexing and searching as the user sees them, on the tiny model.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use serde_json::{Value, json};
+use std::io::Write;
+use std::process::Stdio;
+use support::{Dir, Done};
+
+const PRODUCTS: &str = "sku,name,colour\n\
+                        a1,Red kettle,red\n\
+                        a2,\"Blue kettle, 1.7 l\",blue\n\
+                        a3,Garden hose 20 m,\n\
+                        a1,Red kettle again,red\n\
+                        ,Desk lamp,white\n\
+                        ,Desk lamp,white\n";
+const INDEX: &str = "index --model MODEL --input products.csv --column product_title=name \
+                     --column id=sku --output shop";
+
+/// A folder with `products.csv` and the catalogue `shop`.
+fn shop(extra: &str) -> Dir {
+    let dir = Dir::with_rows(8);
+    dir.write("products.csv", PRODUCTS);
+    dir.loriot(&format!("{INDEX} {extra}")).ok();
+    dir
+}
+
+/// `loriot <arguments> <query>`, the query in one piece.
+fn search(dir: &Dir, arguments: &str, query: &str) -> Done {
+    finished(dir.command(arguments).arg(query).stdin(Stdio::null()).output().unwrap())
+}
+
+/// `loriot <arguments>` with `lines` on stdin.
+fn search_lines(dir: &Dir, arguments: &str, lines: &[u8]) -> Done {
+    let mut command = dir.command(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(lines).unwrap();
+    finished(child.wait_with_output().unwrap())
+}
+
+fn finished(output: std::process::Output) -> Done {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+#[test]
+fn each_product_is_indexed_once_and_found_by_its_own_title() {
+    let dir = Dir::with_rows(8);
+    dir.write("products.csv", PRODUCTS);
+    let built = dir.loriot(&format!("{INDEX} --json")).ok();
+    let json = built.json();
+    assert_eq!((&json["n_products"], &json["n_repeated"]), (&json!(4), &json!(2)));
+    assert_eq!(json["index"], json!({"kind": "exact"}));
+    assert!(built.stderr.contains("Indexed 4 products (2 repeated ones left out)"));
+    assert_eq!(dir.names(), ["eval.csv", "products.csv", "shop", "train.csv"]);
+
+    let found = search(&dir, "search shop -k 2 --json", "Blue kettle, 1.7 l").ok().json();
+    assert_eq!(found["query"], "Blue kettle, 1.7 l");
+    let first = &found["results"][0];
+    assert_eq!((&first["rank"], &first["id"]), (&json!(1), &json!("a2")));
+    assert_eq!(first["fields"], json!({"colour": "blue"}));
+    assert!((first["score"].as_f64().unwrap() - 1.0).abs() < 1e-5);
+    assert_eq!(found["results"].as_array().unwrap().len(), 2);
+
+    let line = search(&dir, "search shop -k 1", "Red kettle").ok().stdout;
+    assert_eq!(line, "cosine_sim_score=1.00 product='Red kettle'\n");
+}
+
+#[test]
+fn a_graph_and_exact_search_print_the_same() {
+    let dir = shop("--kind hnsw --connectivity 16");
+    let by_graph = search(&dir, "search shop --json --verify", "kettle").ok().stdout;
+    let exact = search(&dir, "search shop --json --exact", "kettle").ok().stdout;
+    assert_eq!(by_graph, exact);
+    let manifest: Value =
+        serde_json::from_slice(&std::fs::read(dir.path("shop/catalogue.json")).unwrap()).unwrap();
+    assert_eq!(manifest["index"]["connectivity"], 16);
+    assert_eq!(manifest["index"]["recall_at_10"], 1.0);
+}
+
+#[test]
+fn each_line_of_stdin_is_a_query() {
+    let dir = shop("");
+    let both =
+        search_lines(&dir, "search shop -k 1 --json", b"Red kettle\n\n  Desk lamp \r\n").ok();
+    let lines: Vec<Value> =
+        both.stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(lines.len(), 2);
+    assert_eq!(lines[0]["results"][0]["id"], "a1");
+    assert_eq!(lines[1]["query"], "Desk lamp");
+    assert_eq!(lines[1]["results"][0]["id"], "3", "no id: the row in the catalogue");
+    let text = search_lines(&dir, "search shop -k 1", b"Red kettle").ok().stdout;
+    assert_eq!(text, "query='Red kettle'\ncosine_sim_score=1.00 product='Red kettle'\n");
+    let bad = search_lines(&dir, "search shop -k 1", b"Red kettle\n\xff\n");
+    bad.refused(1, "stdin line 2 is not UTF-8 text", "");
+}
+
+#[test]
+fn a_threshold_may_leave_nothing_and_says_so() {
+    let dir = shop("");
+    let none = search(&dir, "search shop --threshold 1.5 --json", "kettle").ok();
+    assert_eq!(none.json()["results"], json!([]));
+    let none = search(&dir, "search shop --threshold 1.5", "kettle").ok();
+    assert_eq!(none.stdout, "");
+    assert!(none.stderr.contains("no product's cosine with `kettle` reaches 1.5"));
+}
+
+#[test]
+fn a_catalogue_is_searched_from_anywhere_with_the_encoder_that_made_it() {
+    let dir = shop("--max-length 12 --document-prompt passage:");
+    let other = Dir::with_rows(8);
+    let path = dir.path("shop").display().to_string();
+    let found = search(&other, &format!("search {path} -k 1"), "Red kettle").ok();
+    assert!(found.stdout.contains("product='Red kettle'"), "{}", found.stdout);
+    // The same encoder by name is welcome, another is not.
+    search(&dir, "search shop --model MODEL", "Red kettle").ok();
+    let longer = search(&dir, "search shop --max-length 20", "Red kettle");
+    longer.refused(1, "the maximum length is 20 tokens, expected 12", "");
+    let prompt = search(&dir, "search shop --document-prompt x", "Red kettle");
+    prompt.refused(1, "the product prompt is `x`, expected `passage:`", "");
+    let moved = search(&dir, "search shop --model nowhere/at-all/here", "Red kettle");
+    assert_eq!(moved.code, Some(1));
+}
+
+#[test]
+fn an_existing_output_stays_unless_overwritten() {
+    let dir = shop("");
+    let before = dir.contents("shop");
+    dir.loriot(INDEX).refused(1, "`shop` exists already", "--overwrite");
+    assert_eq!(dir.contents("shop"), before);
+    dir.loriot(&format!("{INDEX} --overwrite")).ok();
+    assert_eq!(dir.contents("shop"), before, "the same input gives the same bytes");
+
+    let embed = "embed --model MODEL --input train.csv --output v.npy";
+    dir.loriot(embed).ok();
+    dir.loriot(embed).refused(1, "`v.npy` exists already", "--overwrite");
+    dir.loriot(&format!("{embed} --overwrite")).ok();
+}
+
+#[test]
+fn a_damaged_catalogue_is_one_clear_sentence() {
+    let dir = shop("--kind hnsw");
+    let refused = |error: &str| search(&dir, "search shop", "kettle").refused(1, error, "");
+    let cut = |name: &str| {
+        let bytes = std::fs::read(dir.path(name)).unwrap();
+        dir.write(name, &bytes[..bytes.len() - 5]);
+        bytes
+    };
+    for name in ["shop/vectors", "shop/hnsw.usearch", "shop/products.parquet"] {
+        let whole = cut(name);
+        refused(&format!("`{name}` is {} bytes, expected {}", whole.len() - 5, whole.len()));
+        dir.write(name, whole);
+    }
+    dir.write("shop/catalogue.json", "{}");
+    refused("`shop/catalogue.json`");
+    std::fs::remove_file(dir.path("shop/catalogue.json")).unwrap();
+    refused("`shop` is no catalogue: it has no `catalogue.json`");
+}
+
+#[test]
+fn every_format_holds_the_same_vectors_in_the_order_of_the_rows() {
+    let dir = shop("");
+    let embed = "embed --model MODEL --input products.csv --text-column name";
+    for format in ["npy", "safetensors", "parquet"] {
+        dir.loriot(&format!("{embed} --output v.{format}")).ok();
+    }
+    let read = |name: &str| std::fs::read(dir.path(name)).unwrap();
+    let npy = read("v.npy")[128..].to_vec();
+    assert!(read("v.safetensors").ends_with(&npy));
+    let row_bytes = npy.len() / 6;
+    let row = |row: usize| &npy[row * row_bytes..][..row_bytes];
+    assert_eq!(row(4), row(5), "equal texts have equal vectors");
+    // The catalogue has the first three products, then the first lamp.
+    assert_eq!(read("shop/vectors")[64..], [&npy[..3 * row_bytes], row(4)].concat());
+
+    let as_queries = format!("{embed} --output q.npy --as-queries --query-prompt query:");
+    dir.loriot(&as_queries).ok();
+    assert_ne!(read("q.npy")[128..], npy);
+    dir.loriot(&format!("{embed} --output v.csv")).refused(1, "the format of `v.csv`", "");
+}
+
+#[test]
+fn a_killed_embedding_ends_with_the_same_bytes_when_run_again() {
+    let dir = Dir::with_rows(200);
+    let embed = "embed --model MODEL --input train.csv --output";
+    dir.loriot(&format!("{embed} whole.npy")).ok();
+    let mut child =
+        dir.command(&format!("{embed} killed.npy")).stderr(Stdio::null()).spawn().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    dir.loriot(&format!("{embed} killed.npy --overwrite")).ok();
+    let read = |name: &str| std::fs::read(dir.path(name)).unwrap();
+    assert_eq!(read("killed.npy"), read("whole.npy"));
+    assert!(!dir.path("killed.npy.partial").exists());
+}
+
+#[test]
+fn wrong_usage_is_told_before_any_work() {
+    let dir = shop("");
+    for arguments in [
+        "search shop kettle -k 0",
+        "search shop kettle --ef 0",
+        "index --model MODEL --input products.csv --output x --connectivity 1",
+        "index --model MODEL --input products.csv --output x --kind tree",
+        "index --model MODEL --output x",
+    ] {
+        let done = dir.loriot(arguments);
+        assert_eq!(done.code, Some(2), "{arguments}: {}", done.stderr);
+    }
+    let no_title = "index --model MODEL --input products.csv --output x";
+    dir.loriot(no_title).refused(1, "`product_title`", "--column product_title=");
+    assert!(!dir.path("x").exists() && !dir.path("x.partial").exists());
+}
