@@ -16,7 +16,7 @@ thread_local! {
 
 /// What `decode` gives, or the message of its panic. What `decode` borrows mutably must not be
 /// used after a panic.
-pub(crate) fn catch_panic<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
+pub fn catch_panic<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
     static FORWARD: Once = Once::new();
     FORWARD.call_once(|| {
         let print = panic::take_hook();

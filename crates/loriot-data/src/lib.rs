@@ -23,7 +23,7 @@ pub mod columns;
 pub mod deduplicate;
 mod delimited;
 pub mod error;
-mod guard;
+pub mod guard;
 mod jsonl;
 mod parquet;
 pub mod records;

@@ -15,7 +15,7 @@ use std::ops::Range;
 
 /// Tokens that one thread carries through the encoder at a time: their widest activations, and what
 /// the layer's weights stream past, stay in a core's cache.
-const CHUNK_TOKENS: usize = 384;
+const CHUNK_TOKENS: usize = 1024;
 
 /// What is trained.
 #[derive(Clone, Debug)]

@@ -1,5 +1,7 @@
 //! The engine against transformers and PEFT on all-MiniLM-L6-v2.
 
+#![allow(clippy::unwrap_used, reason = "a failure in a test's helper is the test's")]
+
 mod common;
 
 use common::*;

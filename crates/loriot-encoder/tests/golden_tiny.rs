@@ -1,5 +1,7 @@
 //! The engine against PyTorch and PEFT in f64, on the tiny random model whose files are committed.
 
+#![allow(clippy::unwrap_used, reason = "a failure in a test's helper is the test's")]
+
 mod common;
 
 use common::*;

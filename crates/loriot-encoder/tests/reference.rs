@@ -1,6 +1,8 @@
 //! The f64 reference against PyTorch and against central differences, and the engine against it with
 //! dropout on, where PyTorch's masks cannot be had.
 
+#![allow(clippy::unwrap_used, reason = "a failure in a test's helper is the test's")]
+
 mod common;
 
 use common::*;

@@ -16,6 +16,7 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use loriot_data::Product;
+use loriot_data::guard::catch_panic;
 use loriot_files::{Mmap, OutputError, write_atomic};
 use loriot_index::VectorId;
 use parquet::arrow::ArrowWriter;
@@ -27,7 +28,6 @@ use parquet::errors::ParquetError;
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::properties::WriterProperties;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -257,7 +257,7 @@ impl ProductFile {
 fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
     // Nothing that the step borrows is looked at after a panic.
     let panicked = |_| Err(ParquetError::General("the file is damaged".into()));
-    catch_unwind(AssertUnwindSafe(step)).unwrap_or_else(panicked)
+    catch_panic(step).unwrap_or_else(panicked)
 }
 
 #[cfg(test)]

@@ -28,24 +28,26 @@ fn succeed(command: &mut Command) -> Output {
     output
 }
 
+/// Runs Loriot with the words of `line`; no path here has white space.
 #[track_caller]
-fn loriot(arguments: &[&str]) -> Output {
-    succeed(Command::new(env!("CARGO_BIN_EXE_loriot")).args(arguments))
+fn loriot(line: &str) -> Output {
+    succeed(Command::new(env!("CARGO_BIN_EXE_loriot")).args(line.split_whitespace()))
 }
 
 /// Runs a subcommand of `tests/python/roundtrip.py`.
 #[track_caller]
-fn python(arguments: &[&str]) {
+fn python(line: &str) {
     let make_env = repository().join("tests/python/make_env.py");
     let printed = succeed(Command::new("python3").arg(make_env));
     let printed = String::from_utf8(printed.stdout).unwrap();
-    let interpreter = printed.lines().last().unwrap();
-    let script = repository().join("tests/python/roundtrip.py");
-    succeed(Command::new(interpreter).arg(script).args(arguments).env("HF_HUB_OFFLINE", "1"));
+    let mut python = Command::new(printed.lines().last().unwrap());
+    python.arg(repository().join("tests/python/roundtrip.py")).args(line.split_whitespace());
+    succeed(python.env("HF_HUB_OFFLINE", "1"));
 }
 
 fn cache() -> PathBuf {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let variable =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("LORIOT_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("loriot")))
         .or_else(|| variable("HOME").map(|home| home.join(".cache/loriot")))
@@ -71,30 +73,24 @@ fn titles(dir: &Path) -> PathBuf {
     path
 }
 
-fn train(model: &Path, output: &Path, more: &[&str]) {
+fn train(model: &str, output: &str, more: &str) {
     let rows = repository().join("tests/golden/train_rows.csv");
-    let arguments = [
-        "train", "--model", text(model), "--train", text(&rows), "--eval", text(&rows), "--output",
-        text(output), "--epochs", "1", "--max-steps", "4", "--batch-size", "8",
-    ];
-    loriot(&[&arguments[..], more].concat());
+    let rows = text(&rows);
+    loriot(&format!(
+        "train --model {model} --train {rows} --eval {rows} --output {output} --epochs 1 \
+         --max-steps 4 --batch-size 8 {more}"
+    ));
 }
 
-fn embed(model: &Path, adapter: Option<&Path>, titles: &Path, output: &Path) {
-    let mut arguments = vec![
-        "embed", "--model", text(model), "--input", text(titles), "--output", text(output),
-        "--max-length", "70",
-    ];
-    if let Some(adapter) = adapter {
-        arguments.extend(["--adapter", text(adapter)]);
-    }
-    loriot(&arguments);
+/// Embeds `titles` with the model and options in `how`.
+fn embed(how: &str, titles: &str, output: &str) {
+    loriot(&format!("embed --model {how} --input {titles} --output {output}"));
 }
 
 /// The f32 values of a `.npy` file.
-fn read_npy(path: &Path) -> Vec<f32> {
+fn read_npy(path: &str) -> Vec<f32> {
     let bytes = std::fs::read(path).unwrap();
-    assert!(bytes.starts_with(b"\x93NUMPY\x01\x00"), "{}", path.display());
+    assert!(bytes.starts_with(b"\x93NUMPY\x01\x00"), "{path}");
     let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     bytes[10 + header..].as_chunks().0.iter().map(|word| f32::from_le_bytes(*word)).collect()
 }
@@ -110,28 +106,28 @@ fn assert_within(what: &str, got: &[f32], want: &[f32], tolerance: f32) {
 fn adapters_trained_here_load_in_peft_and_merged_in_sentence_transformers() {
     let dir = tempfile::tempdir().unwrap();
     let titles = titles(dir.path());
-    for (name, model, more) in [
-        ("minilm", minilm(), &[][..]),
-        ("all-linear", tiny(), &["--target", "all-linear", "--rslora", "--max-length", "48"]),
+    let titles = text(&titles);
+    for (name, model, more, max_length) in [
+        ("minilm", minilm(), "", 70),
+        ("tiny", tiny(), "--target all-linear --rslora --max-length 48", 48),
     ] {
-        let at = |part: &str| dir.path().join(format!("{name}-{part}"));
-        train(&model, &at("run"), more);
-        embed(&model, Some(&at("run")), &titles, &at("run.npy"));
-        python(&[
-            "adapter", "--model", text(&model), "--adapter", text(&at("run")), "--texts",
-            text(&titles), "--column", "product_title", "--embeddings", text(&at("run.npy")),
-        ]);
-        loriot(&[
-            "merge", "--model", text(&model), "--adapter", text(&at("run")), "--output",
-            text(&at("merged")),
-        ]);
-        embed(&at("merged"), None, &titles, &at("merged.npy"));
-        python(&[
-            "merged", "--model", text(&at("merged")), "--texts", text(&titles), "--column",
-            "product_title", "--embeddings", text(&at("merged.npy")),
-        ]);
-        let (merged, beside) = (read_npy(&at("merged.npy")), read_npy(&at("run.npy")));
-        assert_within(name, &merged, &beside, 1e-5);
+        let model = text(&model);
+        let at = |part: &str| text(&dir.path().join(format!("{name}-{part}"))).to_owned();
+        let (run, merged) = (at("run"), at("merged"));
+        let (run_vectors, merged_vectors) = (at("run.npy"), at("merged.npy"));
+        train(model, &run, more);
+        embed(&format!("{model} --adapter {run}"), titles, &run_vectors);
+        python(&format!(
+            "adapter --model {model} --adapter {run} --texts {titles} --column product_title \
+             --embeddings {run_vectors} --max-length {max_length}"
+        ));
+        loriot(&format!("merge --model {model} --adapter {run} --output {merged}"));
+        embed(&merged, titles, &merged_vectors);
+        python(&format!(
+            "merged --model {merged} --texts {titles} --column product_title \
+             --embeddings {merged_vectors}"
+        ));
+        assert_within(name, &read_npy(&merged_vectors), &read_npy(&run_vectors), 1e-5);
     }
 }
 
@@ -140,32 +136,32 @@ fn a_fully_fine_tuned_model_loads_in_sentence_transformers() {
     let dir = tempfile::tempdir().unwrap();
     let titles = titles(dir.path());
     let (run, vectors) = (dir.path().join("run"), dir.path().join("run.npy"));
-    train(&tiny(), &run, &["--full", "--max-length", "48"]);
-    embed(&run, None, &titles, &vectors);
-    python(&[
-        "merged", "--model", text(&run), "--texts", text(&titles), "--column", "product_title",
-        "--embeddings", text(&vectors),
-    ]);
+    let (titles, run, vectors) = (text(&titles), text(&run), text(&vectors));
+    train(text(&tiny()), run, "--full --max-length 48");
+    embed(run, titles, vectors);
+    python(&format!(
+        "merged --model {run} --texts {titles} --column product_title --embeddings {vectors}"
+    ));
 }
 
 #[test]
 fn adapters_that_peft_writes_give_the_same_vectors_here() {
     let dir = tempfile::tempdir().unwrap();
     let titles = titles(dir.path());
-    let produced = dir.path().join("peft");
-    python(&[
-        "produce", "--model", text(&minilm()), "--texts", text(&titles), "--column",
-        "product_title", "--output", text(&produced),
-    ]);
-    let vectors = dir.path().join("loriot.npy");
-    embed(&minilm(), None, &titles, &vectors);
-    let base = read_npy(&produced.join("embeddings.npy"));
-    assert_within("base", &read_npy(&vectors), &base, 1e-5);
+    let (titles, model) = (text(&titles), minilm());
+    let model = text(&model);
+    let at = |part: &str| text(&dir.path().join(part)).to_owned();
+    let produced = at("peft");
+    python(&format!(
+        "produce --model {model} --texts {titles} --column product_title --output {produced}"
+    ));
+    embed(&format!("{model} --max-length 70"), titles, &at("base.npy"));
+    let base = read_npy(&format!("{produced}/embeddings.npy"));
+    assert_within("base", &read_npy(&at("base.npy")), &base, 1e-5);
     for kind in ["qkv", "all_linear", "rslora", "patterns", "regex", "wrapped"] {
-        let adapter = produced.join(kind);
-        let vectors = dir.path().join(format!("{kind}.npy"));
-        embed(&minilm(), Some(&adapter), &titles, &vectors);
-        let want = read_npy(&adapter.join("embeddings.npy"));
+        let (adapter, vectors) = (format!("{produced}/{kind}"), at(&format!("{kind}.npy")));
+        embed(&format!("{model} --adapter {adapter} --max-length 70"), titles, &vectors);
+        let want = read_npy(&format!("{adapter}/embeddings.npy"));
         assert_within(kind, &read_npy(&vectors), &want, 1e-5);
         let moved = want.iter().zip(&base).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(moved > 1e-3, "{kind} changes nothing: it tests nothing");
