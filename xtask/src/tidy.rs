@@ -31,6 +31,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "loriot-search",
         ],
     ),
+    ("loriot-fuzz", &["loriot-kernels", "loriot-data", "loriot-encoder", "loriot-search"]),
     ("xtask", &[]),
 ];
 

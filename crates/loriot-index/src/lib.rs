@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`hit`] ids, hits and their order · [`vectors`] the vector file ·
 //! [`exact`] every vector looked at · [`hnsw`] few of them looked at · `graph_check` a graph file
-//! is proved sound before anything follows its links · [`recall`] what the few missed.
+//! is proved sound before anything follows its links · [`mod@recall`] what the few missed.
 
 #[cfg(target_endian = "big")]
 compile_error!("vector files are little-endian and are used as they lie on the disk");

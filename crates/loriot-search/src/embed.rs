@@ -7,7 +7,7 @@
 //! progress.json   schema version 1: what is embedded, and how many rows are safely on the disk
 //! ```
 //!
-//! Every [`BLOCK_TEXTS`] texts the rows are synced and then counted, so that a crash at any moment
+//! Every `BLOCK_TEXTS` texts the rows are synced and then counted, so that a crash at any moment
 //! loses at most a block. A text's vector does not depend on what is embedded with it, so a
 //! resumed run ends with the same bytes. Work on other texts, or by another encoder, starts over.
 

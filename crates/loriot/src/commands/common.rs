@@ -28,7 +28,7 @@ pub struct ModelOptions {
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ReadingOptions {
-    /// Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut
+    /// Longest text in tokens, `[CLS]` and `[SEP]` counted; longer ones are cut
     /// [default: what the adapter or the model says]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
@@ -147,6 +147,19 @@ impl RowOptions {
             skip_bad_rows: self.skip_bad_rows,
             ..ReadOptions::default()
         })
+    }
+}
+
+/// The arithmetic of the encoder.
+#[derive(Clone, Debug)]
+pub struct Precision;
+
+/// Parses `--precision`, of which there is one so far.
+pub fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision),
+        "bf16" | "int8" => Err(format!("{text} arithmetic is not in this version; use `f32`")),
+        _ => Err("expected `f32`".into()),
     }
 }
 

@@ -35,6 +35,10 @@ pub struct EmbedArgs {
     /// Put the query prompt before the texts instead of the product prompt
     #[arg(long)]
     as_queries: bool,
+    /// Arithmetic: f32
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = common::parse_precision)]
+    #[allow(dead_code, reason = "there is one value; others are refused while parsing")]
+    precision: common::Precision,
     /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
     #[arg(long, value_name = "FILE")]
     output: PathBuf,

@@ -125,9 +125,9 @@ struct StepOptions {
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
     /// Arithmetic: f32
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = parse_precision)]
+    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = common::parse_precision)]
     #[allow(dead_code, reason = "there is one value; others are refused while parsing")]
-    precision: Precision,
+    precision: common::Precision,
 }
 
 #[derive(Debug, clap::Args)]
@@ -156,17 +156,6 @@ struct OutputOptions {
     /// Replace the run that `--output` holds
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Precision;
-
-fn parse_precision(text: &str) -> Result<Precision, String> {
-    match text {
-        "f32" => Ok(Precision),
-        "bf16" => Err("training in bf16 is not in this version; use `f32`".into()),
-        _ => Err("expected `f32`".into()),
-    }
 }
 
 impl OutputOptions {
