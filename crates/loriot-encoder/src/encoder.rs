@@ -141,6 +141,12 @@ impl Encoder {
         folder.name.clone_from(&options.model);
         let mut settings = Settings::open(&path)?;
         let mut notes = folder.notes.clone();
+        if !folder.normalize {
+            notes.push(format!(
+                "`{}` has no Normalize module; its vectors get length 1 here all the same",
+                options.model
+            ));
+        }
         let tokenizer = Tokenizer::open(&path, folder.config.vocab_size)?;
         let mut weights = Weights::open(&path, &folder.config)?;
         let base_identity = weights.sha256();

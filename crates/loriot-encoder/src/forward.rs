@@ -11,9 +11,9 @@
 
 use crate::folder::Pooling;
 use crate::lora::Lora;
-use crate::model::{Layer, Model, output_columns};
+use crate::model::{Layer, Linear, Model, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Dropout, LayerTape, Scratch, TextKey, lora_site, sized};
+use crate::tape::{ChunkTape, Dropout, LayerTape, PerKind, Scratch, TextKey, lora_site, sized};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::Site;
@@ -206,19 +206,13 @@ fn forward_layer(
     let Layer { qkv, attention_output, attention_norm, intermediate, output, output_norm } =
         &pass.model.layers[layer];
 
-    let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
-    isa.linear(
-        MatMut::row_major(qkv_n3d, n, qkv.o()),
-        Mat::row_major(&tape.x_nd, n, d),
-        &qkv.weight,
-        Init::Bias(&qkv.bias_o),
-    );
-    let linear = LoraInput { pass, layer, texts };
-    for kind in [LinearKind::Query, LinearKind::Key, LinearKind::Value] {
-        let xa_nr = tape.xa_nr.get_mut(kind);
-        linear.adapt(kind, qkv_n3d, &tape.x_nd, xa_nr, &mut scratch.dropped);
-    }
+    let linear = LinearPass { pass, layer, texts };
+    let LayerTape { xa_nr, .. } = tape;
+    let dropped = &mut scratch.dropped;
 
+    let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
+    let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
+    linear.run(&kinds, qkv, qkv_n3d, &tape.x_nd, xa_nr, dropped);
     let context_nd = sized(&mut tape.context_nd, n * d);
     pass.with_attention_dropout(&mut scratch.streams, texts, layer, |dropout| {
         let attention = &mut scratch.attention;
@@ -226,15 +220,8 @@ fn forward_layer(
     });
 
     let branch_nd = sized(&mut scratch.other_nd, n * d);
-    isa.linear(
-        MatMut::row_major(branch_nd, n, d),
-        Mat::row_major(context_nd, n, d),
-        &attention_output.weight,
-        Init::Bias(&attention_output.bias_o),
-    );
-    let kind = LinearKind::AttentionOutput;
-    let xa_nr = tape.xa_nr.get_mut(kind);
-    linear.adapt(kind, branch_nd, context_nd, xa_nr, &mut scratch.dropped);
+    let kinds = [LinearKind::AttentionOutput];
+    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, dropped);
     pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut tape.middle_nd, n * d);
     isa.add_layer_norm(
@@ -249,28 +236,12 @@ fn forward_layer(
     );
 
     let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
-    isa.linear(
-        MatMut::row_major(preactivation_nf, n, f),
-        Mat::row_major(middle_nd, n, d),
-        &intermediate.weight,
-        Init::Bias(&intermediate.bias_o),
-    );
-    let kind = LinearKind::Intermediate;
-    let xa_nr = tape.xa_nr.get_mut(kind);
-    linear.adapt(kind, preactivation_nf, middle_nd, xa_nr, &mut scratch.dropped);
+    let kinds = [LinearKind::Intermediate];
+    linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, dropped);
     let activated_nf = sized(&mut scratch.nf, n * f);
     isa.activation(activated_nf, preactivation_nf, config.activation);
-
     let branch_nd = sized(&mut scratch.other_nd, n * d);
-    isa.linear(
-        MatMut::row_major(branch_nd, n, d),
-        Mat::row_major(activated_nf, n, f),
-        &output.weight,
-        Init::Bias(&output.bias_o),
-    );
-    let kind = LinearKind::Output;
-    let xa_nr = tape.xa_nr.get_mut(kind);
-    linear.adapt(kind, branch_nd, activated_nf, xa_nr, &mut scratch.dropped);
+    linear.run(&[LinearKind::Output], output, branch_nd, activated_nf, xa_nr, dropped);
     pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
     isa.add_layer_norm(
         sized(y_nd, n * d),
@@ -284,30 +255,35 @@ fn forward_layer(
     );
 }
 
-/// Adds what LoRA adds to a linear layer's result.
-struct LoraInput<'a> {
+/// The linear layers of one layer, each with what its adapter adds.
+struct LinearPass<'a> {
     pass: &'a Pass<'a>,
     layer: usize,
     texts: Texts<'a>,
 }
 
-impl LoraInput<'_> {
-    fn adapt(
+impl LinearPass<'_> {
+    /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`.
+    fn run(
         &self,
-        kind: LinearKind,
-        y: &mut [f32],
+        kinds: &[LinearKind],
+        linear: &Linear,
+        y_no: &mut [f32],
         x_ni: &[f32],
-        xa_nr: &mut Vec<f32>,
+        xa_nr: &mut PerKind,
         dropped: &mut Vec<f32>,
     ) {
-        let Some(lora) = self.pass.lora(self.layer, kind) else { return };
-        let (_, i) = kind.shape(&self.pass.model.config);
+        let (isa, config) = (self.pass.isa(), &self.pass.model.config);
+        let (o, i) = (linear.o(), kinds[0].shape(config).1);
         let n = x_ni.len() / i;
-        let x_ni = self.pass.drop_lora(dropped, x_ni, self.texts, self.layer, kind);
-        let columns = output_columns(kind, &self.pass.model.config);
-        let width = y.len() / n;
-        let y = MatMut::row_major(y, n, width).columns(columns);
-        lora.forward(self.pass.isa(), y, Mat::row_major(x_ni, n, i), xa_nr);
+        let (y, x) = (MatMut::row_major(y_no, n, o), Mat::row_major(x_ni, n, i));
+        isa.linear(y, x, &linear.weight, Init::Bias(&linear.bias_o));
+        for &kind in kinds {
+            let Some(lora) = self.pass.lora(self.layer, kind) else { continue };
+            let x_ni = self.pass.drop_lora(dropped, x_ni, self.texts, self.layer, kind);
+            let y = MatMut::row_major(y_no, n, o).columns(output_columns(kind, config));
+            lora.forward(isa, y, Mat::row_major(x_ni, n, i), xa_nr.get_mut(kind));
+        }
     }
 }
 
