@@ -14,15 +14,21 @@ const QUERIES: &[&str] = &[
     "charger for my phone in the car",
 ];
 
-/// `cargo xtask quickstart [DIR]`: leaves everything in `runs/quickstart` unless told otherwise.
+/// `cargo xtask quickstart [--profile NAME] [DIR]`: leaves everything in `runs/quickstart` and builds
+/// with the `release` profile unless told otherwise.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
-    let output = arguments.first().map_or("runs/quickstart", String::as_str);
+    let (profile, rest) = match arguments {
+        [flag, profile, rest @ ..] if flag == "--profile" => (profile.as_str(), rest),
+        rest => ("release", rest),
+    };
+    let output = rest.first().map_or("runs/quickstart", String::as_str);
     let root = run::root();
     step("build");
-    run::checked(&mut run::cargo(&["build", "--release", "--package", "loriot"]))?;
-    let loriot = target_dir(&root)?.join("release").join(binary_name());
+    run::checked(&mut run::cargo(&["build", "--profile", profile, "--package", "loriot"]))?;
+    let folder = if profile == "dev" { "debug" } else { profile };
+    let binary = target_dir(&root)?.join(folder).join(binary_name());
     let loriot = |arguments: &[&str]| {
-        let mut command = Command::new(&loriot);
+        let mut command = Command::new(&binary);
         command.args(arguments).current_dir(&root);
         run::checked(&mut command)
     };
@@ -73,8 +79,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         }
     }
     println!(
-        "\nDone in {:.0} s after the build. Try your own: target/release/loriot search {after} \"…\"",
-        started.elapsed().as_secs_f64()
+        "\nDone in {:.0} s after the build. Try your own: {} search {after} \"…\"",
+        started.elapsed().as_secs_f64(),
+        binary.strip_prefix(&root).unwrap_or(&binary).display()
     );
     Ok(())
 }

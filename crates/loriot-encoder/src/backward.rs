@@ -10,6 +10,7 @@
 
 use crate::folder::Pooling;
 use crate::forward::{Pass, Texts};
+use crate::lora::Member;
 use crate::model::{Layer, output_columns};
 use crate::modules::{LinearKind, LinearSite};
 use crate::tape::{ChunkTape, LayerGradients, LayerTape, Scratch, sized};
@@ -29,19 +30,17 @@ impl Depth {
     /// Whether the gradient by the input of this linear layer is wanted by anything below it. Query,
     /// key and value read the same input, so none of them stands below another.
     fn passes(self, layer: usize, kind: LinearKind) -> bool {
-        let stage = |kind: LinearKind| (kind as usize).max(LinearKind::Value as usize);
         match self {
             Depth::Embeddings => true,
-            Depth::Site(lowest) => (lowest.layer, stage(lowest.kind)) < (layer, stage(kind)),
+            Depth::Site(lowest) => (lowest.layer, lowest.kind.stage()) < (layer, kind.stage()),
         }
     }
 
     /// Whether the gradient by the result of this linear layer is wanted at all.
     fn reaches(self, layer: usize, kind: LinearKind) -> bool {
-        let stage = |kind: LinearKind| (kind as usize).max(LinearKind::Value as usize);
         match self {
             Depth::Embeddings => true,
-            Depth::Site(lowest) => (lowest.layer, stage(lowest.kind)) <= (layer, stage(kind)),
+            Depth::Site(lowest) => (lowest.layer, lowest.kind.stage()) <= (layer, kind.stage()),
         }
     }
 
@@ -210,8 +209,7 @@ impl Step<'_> {
                 attention,
             );
         });
-        let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-        kinds.into_iter().for_each(|kind| self.project(kind));
+        self.project(LinearKind::Query);
         if !self.depth.passes(self.layer, LinearKind::Query) {
             return;
         }
@@ -222,38 +220,47 @@ impl Step<'_> {
             &self.layer().qkv.weight,
             Init::Accumulate,
         );
-        for kind in kinds {
-            self.add_lora_input_gradient(kind, &mut dx_nd);
-        }
+        self.add_lora_input_gradient(LinearKind::Query, &mut dx_nd);
         self.gradients.dy_nd = dx_nd;
     }
 
-    /// `dy·B` of an adapted linear layer, whose `dy` is known by now.
+    /// `dy·B` of the adapters that read the same input as `kind`, whose `dy` is known by now.
     fn project(&mut self, kind: LinearKind) {
-        let Some(lora) = self.pass.lora(self.layer, kind) else { return };
-        if self.depth.reaches(self.layer, kind) {
-            let mut dyb_nr = std::mem::take(self.gradients.dyb_nr.get_mut(kind));
-            lora.project_gradient(self.pass.isa(), &mut dyb_nr, self.gradients.dy(self.pass, kind));
-            *self.gradients.dyb_nr.get_mut(kind) = dyb_nr;
-        }
-    }
-
-    /// Adds the gradient by the input of a linear layer along its adapter, if it has one.
-    fn add_lora_input_gradient(&mut self, kind: LinearKind, dx_ni: &mut [f32]) {
-        let Some(lora) = self.pass.lora(self.layer, kind) else { return };
-        let (_, i) = kind.shape(&self.pass.model.config);
-        let (isa, n) = (self.pass.isa(), dx_ni.len() / i);
-        let dyb_nr = self.gradients.dyb_nr.get(kind);
-        if self.pass.dropout.is_none_or(|dropout| dropout.rates.lora == 0.0) {
-            let dx = MatMut::row_major(dx_ni, n, i);
-            lora.input_gradient(isa, dx, dyb_nr, Init::Accumulate);
+        let group = self.pass.lora_group(self.layer, kind);
+        if group.rank() == 0 || !self.depth.reaches(self.layer, kind) {
             return;
         }
-        let dropped_ni = sized(&mut self.scratch.dropped, n * i);
-        let dx = MatMut::row_major(dropped_ni, n, i);
-        lora.input_gradient(isa, dx, dyb_nr, Init::Zero);
-        self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, kind);
-        isa.add(dx_ni, dropped_ni);
+        let mut dyb_nr = std::mem::take(self.gradients.dyb_nr.get_mut(kind));
+        for Member { kind, lora, columns } in group.members() {
+            let dy = self.gradients.dy(self.pass, *kind);
+            let dyb_nr = sized(&mut dyb_nr, dy.n_rows() * group.rank());
+            let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
+            self.pass.isa().gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
+        }
+        *self.gradients.dyb_nr.get_mut(kind) = dyb_nr;
+    }
+
+    /// Adds the gradient by an input along the adapters that read it: `dx += s·(dy·B)·A`.
+    fn add_lora_input_gradient(&mut self, kind: LinearKind, dx_ni: &mut [f32]) {
+        let group = self.pass.lora_group(self.layer, kind);
+        if group.rank() == 0 {
+            return;
+        }
+        let (_, i) = kind.shape(&self.pass.model.config);
+        let (isa, n) = (self.pass.isa(), dx_ni.len() / i);
+        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, group.rank());
+        if !self.pass.drops_lora() {
+            let a = group.stack_a(&mut self.scratch.lora, true);
+            isa.gemm(MatMut::row_major(dx_ni, n, i), 1.0, dyb, a, Init::Accumulate);
+            return;
+        }
+        for Member { kind, lora, columns } in group.members() {
+            let dropped_ni = sized(&mut self.scratch.lora, n * i);
+            let dx = MatMut::row_major(dropped_ni, n, i);
+            isa.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
+            isa.add(dx_ni, dropped_ni);
+        }
     }
 }
 

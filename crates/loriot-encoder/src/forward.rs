@@ -10,10 +10,10 @@
 //! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
 
 use crate::folder::Pooling;
-use crate::lora::Lora;
+use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Dropout, LayerTape, PerKind, Scratch, TextKey, lora_site, sized};
+use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, lora_site, sized};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::Site;
@@ -59,6 +59,17 @@ impl Pass<'_> {
         self.lora.get(layer).and_then(|kinds| kinds[kind as usize])
     }
 
+    /// The adapters that read the same input as `kind`.
+    pub(crate) fn lora_group(&self, layer: usize, kind: LinearKind) -> Group<'_> {
+        let same_input = LinearKind::ALL.into_iter().filter(|other| other.stage() == kind.stage());
+        Group::new(same_input.filter_map(|kind| Some((kind, self.lora(layer, kind)?))))
+    }
+
+    /// Whether each adapter drops its own part of its input.
+    pub(crate) fn drops_lora(&self) -> bool {
+        self.dropout.is_some_and(|dropout| dropout.rates.lora > 0.0)
+    }
+
     /// Multiplies a hidden state, or a gradient by one, by the mask of `site`.
     pub(crate) fn drop_hidden(&self, x_nd: &mut [f32], chunk: Texts<'_>, layer: usize, site: Site) {
         let Some(dropout) = self.dropout.filter(|dropout| dropout.rates.hidden > 0.0) else {
@@ -80,7 +91,7 @@ impl Pass<'_> {
         layer: usize,
         kind: LinearKind,
     ) -> &'b [f32] {
-        if self.dropout.is_none_or(|dropout| dropout.rates.lora == 0.0) {
+        if !self.drops_lora() {
             return x_ni;
         }
         sized(dropped, x_ni.len()).copy_from_slice(x_ni);
@@ -208,11 +219,11 @@ fn forward_layer(
 
     let linear = LinearPass { pass, layer, texts };
     let LayerTape { xa_nr, .. } = tape;
-    let dropped = &mut scratch.dropped;
+    let lora = &mut scratch.lora;
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
     let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, &tape.x_nd, xa_nr, dropped);
+    linear.run(&kinds, qkv, qkv_n3d, &tape.x_nd, xa_nr, lora);
     let context_nd = sized(&mut tape.context_nd, n * d);
     pass.with_attention_dropout(&mut scratch.streams, texts, layer, |dropout| {
         let attention = &mut scratch.attention;
@@ -221,7 +232,7 @@ fn forward_layer(
 
     let branch_nd = sized(&mut scratch.other_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
-    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, dropped);
+    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut tape.middle_nd, n * d);
     isa.add_layer_norm(
@@ -237,11 +248,11 @@ fn forward_layer(
 
     let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
     let kinds = [LinearKind::Intermediate];
-    linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, dropped);
+    linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
     let activated_nf = sized(&mut scratch.nf, n * f);
     isa.activation(activated_nf, preactivation_nf, config.activation);
     let branch_nd = sized(&mut scratch.other_nd, n * d);
-    linear.run(&[LinearKind::Output], output, branch_nd, activated_nf, xa_nr, dropped);
+    linear.run(&[LinearKind::Output], output, branch_nd, activated_nf, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
     isa.add_layer_norm(
         sized(y_nd, n * d),
@@ -270,19 +281,34 @@ impl LinearPass<'_> {
         linear: &Linear,
         y_no: &mut [f32],
         x_ni: &[f32],
-        xa_nr: &mut PerKind,
-        dropped: &mut Vec<f32>,
+        xa_nr: &mut PerStage,
+        scratch: &mut Vec<f32>,
     ) {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let (o, i) = (linear.o(), kinds[0].shape(config).1);
         let n = x_ni.len() / i;
         let (y, x) = (MatMut::row_major(y_no, n, o), Mat::row_major(x_ni, n, i));
         isa.linear(y, x, &linear.weight, Init::Bias(&linear.bias_o));
-        for &kind in kinds {
-            let Some(lora) = self.pass.lora(self.layer, kind) else { continue };
-            let x_ni = self.pass.drop_lora(dropped, x_ni, self.texts, self.layer, kind);
-            let y = MatMut::row_major(y_no, n, o).columns(output_columns(kind, config));
-            lora.forward(isa, y, Mat::row_major(x_ni, n, i), xa_nr.get_mut(kind));
+        let group = self.pass.lora_group(self.layer, kinds[0]);
+        let r = group.rank();
+        if r == 0 {
+            return;
+        }
+        let xa_nr = sized(xa_nr.get_mut(kinds[0]), n * r);
+        if self.pass.drops_lora() {
+            for Member { kind, lora, columns } in group.members() {
+                let x_ni = self.pass.drop_lora(scratch, x_ni, self.texts, self.layer, *kind);
+                let xa = MatMut::row_major(xa_nr, n, r).columns(columns.clone());
+                isa.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
+            }
+        } else {
+            let a = group.stack_a(scratch, false);
+            isa.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
+        }
+        for Member { kind, lora, columns } in group.members() {
+            let y = MatMut::row_major(y_no, n, o).columns(output_columns(*kind, config));
+            let xa = Mat::row_major(xa_nr, n, r).columns(columns.clone());
+            isa.gemm(y, lora.scale, xa, lora.b().t(), Init::Accumulate);
         }
     }
 }

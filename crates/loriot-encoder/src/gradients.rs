@@ -54,14 +54,20 @@ impl<'a> LayerSums<'a> {
         let (pass, isa) = (self.pass, self.pass.isa());
         let Some(lora) = pass.lora(self.layer, kind) else { return };
         let (o, i) = kind.shape(&pass.model.config);
-        let r = lora.r;
+        let (r, scale) = (lora.r, lora.scale);
+        let group = pass.lora_group(self.layer, kind);
+        let (width, columns) = (group.rank(), group.columns(kind));
+        let columns_of = move |side_by_side: &'a [f32]| {
+            let n = side_by_side.len() / width;
+            Mat::row_major(side_by_side, n, width).columns(columns.clone())
+        };
+        let xa_of = columns_of.clone();
         tasks.push(Box::new(move || {
             for chunk in self.chunks {
-                let xa_nr = self.tape(chunk).xa_nr.get(kind);
-                let xa = Mat::row_major(xa_nr, xa_nr.len() / r, r);
+                let xa = xa_of(self.tape(chunk).xa_nr.get(kind));
                 let db = MatMut::row_major(db_or, o, r);
                 let dy = chunk.gradients.dy(pass, kind);
-                isa.gemm(db, lora.scale, dy.t(), xa, Init::Accumulate);
+                isa.gemm(db, scale, dy.t(), xa, Init::Accumulate);
             }
         }));
         tasks.push(Box::new(move || {
@@ -71,9 +77,9 @@ impl<'a> LayerSums<'a> {
                 let x_ni = self.input(chunk, kind);
                 let x_ni = pass.drop_lora(&mut dropped, x_ni, texts, self.layer, kind);
                 let n = x_ni.len() / i;
-                let dyb = Mat::row_major(chunk.gradients.dyb_nr.get(kind), n, r);
+                let dyb = columns_of(chunk.gradients.dyb_nr.get(kind));
                 let da = MatMut::row_major(da_ri, r, i);
-                isa.gemm(da, lora.scale, dyb.t(), Mat::row_major(x_ni, n, i), Init::Accumulate);
+                isa.gemm(da, scale, dyb.t(), Mat::row_major(x_ni, n, i), Init::Accumulate);
             }
         }));
     }

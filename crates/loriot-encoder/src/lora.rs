@@ -1,10 +1,12 @@
 //! LoRA inside the passes: `y += s·dropout(x)·Aᵀ·Bᵀ`, beside a frozen linear layer.
 //!
-//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. PEFT draws the dropout of
-//! each adapted layer on its own, so each has its own site.
+//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. Adapters that read the same
+//! input are computed as one whose rank is the sum of theirs, unless each drops its own part of the
+//! input: PEFT draws the dropout of each adapted layer on its own, so each has its own site.
 
-use loriot_kernels::Isa;
-use loriot_kernels::gemm::{Init, Mat, MatMut};
+use crate::modules::LinearKind;
+use loriot_kernels::gemm::Mat;
+use std::ops::Range;
 
 /// The two factors of one adapted linear layer, borrowed from the parameters.
 #[derive(Clone, Copy)]
@@ -15,42 +17,59 @@ pub(crate) struct Lora<'a> {
     pub(crate) b_or: &'a [f32],
 }
 
-impl Lora<'_> {
-    fn a(&self) -> Mat<'_> {
+impl<'a> Lora<'a> {
+    pub(crate) fn a(&self) -> Mat<'a> {
         Mat::row_major(self.a_ri, self.r, self.a_ri.len() / self.r)
     }
 
-    fn b(&self) -> Mat<'_> {
+    pub(crate) fn b(&self) -> Mat<'a> {
         Mat::row_major(self.b_or, self.b_or.len() / self.r, self.r)
     }
+}
 
-    /// `y += s·(x·Aᵀ)·Bᵀ`; leaves `x·Aᵀ` in `xa_nr` for the gradient of `B`.
-    pub(crate) fn forward(&self, isa: Isa, y_no: MatMut<'_>, x_ni: Mat<'_>, xa_nr: &mut Vec<f32>) {
-        let n = x_ni.n_rows();
-        xa_nr.resize(n * self.r, 0.0);
-        let xa = MatMut::row_major(xa_nr, n, self.r);
-        isa.gemm(xa, 1.0, x_ni, self.a().t(), Init::Zero);
-        let xa = Mat::row_major(xa_nr, n, self.r);
-        isa.gemm(y_no, self.scale, xa, self.b().t(), Init::Accumulate);
+/// An adapter among those that read the same input.
+#[derive(Clone)]
+pub(crate) struct Member<'a> {
+    pub(crate) kind: LinearKind,
+    pub(crate) lora: Lora<'a>,
+    /// Its columns in `x·Aᵀ` and `dy·B`, where all stand side by side.
+    pub(crate) columns: Range<usize>,
+}
+
+/// The adapters that read the same input.
+pub(crate) struct Group<'a>(Vec<Member<'a>>);
+
+impl<'a> Group<'a> {
+    pub(crate) fn new(adapters: impl Iterator<Item = (LinearKind, Lora<'a>)>) -> Group<'a> {
+        let mut end = 0;
+        let member = |(kind, lora): (LinearKind, Lora<'a>)| {
+            end += lora.r;
+            Member { kind, lora, columns: end - lora.r..end }
+        };
+        Group(adapters.map(member).collect())
     }
 
-    /// `dy·B` in `dyb_nr`, which the gradients of `A` and of the input both need.
-    pub(crate) fn project_gradient(&self, isa: Isa, dyb_nr: &mut Vec<f32>, dy_no: Mat<'_>) {
-        let n = dy_no.n_rows();
-        dyb_nr.resize(n * self.r, 0.0);
-        let dyb = MatMut::row_major(dyb_nr, n, self.r);
-        isa.gemm(dyb, 1.0, dy_no, self.b(), Init::Zero);
+    /// The sum of the ranks; 0 where nothing is adapted.
+    pub(crate) fn rank(&self) -> usize {
+        self.0.last().map_or(0, |member| member.columns.end)
     }
 
-    /// `dx (+)= s·(dy·B)·A`.
-    pub(crate) fn input_gradient(
-        &self,
-        isa: Isa,
-        dx_ni: MatMut<'_>,
-        dyb_nr: &[f32],
-        init: Init<'_>,
-    ) {
-        let dyb = Mat::row_major(dyb_nr, dyb_nr.len() / self.r, self.r);
-        isa.gemm(dx_ni, self.scale, dyb, self.a(), init);
+    pub(crate) fn members(&self) -> &[Member<'a>] {
+        &self.0
+    }
+
+    /// The columns of one of the members.
+    pub(crate) fn columns(&self, kind: LinearKind) -> Range<usize> {
+        self.0.iter().find(|member| member.kind == kind).map_or(0..0, |m| m.columns.clone())
+    }
+
+    /// The factors `A` of all, one above the other, in `buffer`; each times its scale if `scaled`.
+    pub(crate) fn stack_a<'b>(&self, buffer: &'b mut Vec<f32>, scaled: bool) -> Mat<'b> {
+        buffer.clear();
+        for Member { lora, .. } in &self.0 {
+            let scale = if scaled { lora.scale } else { 1.0 };
+            buffer.extend(lora.a_ri.iter().map(|a| scale * a));
+        }
+        Mat::row_major(buffer, self.rank(), buffer.len() / self.rank())
     }
 }

@@ -45,6 +45,11 @@ impl LinearKind {
         }
     }
 
+    /// Which of the four inputs of a layer this reads: query, key and value share the first.
+    pub fn stage(self) -> usize {
+        (self as usize).saturating_sub(LinearKind::Value as usize)
+    }
+
     /// `(outputs, inputs)` in a model of this configuration.
     pub fn shape(self, config: &Config) -> (usize, usize) {
         let (d, f) = (config.hidden_size, config.intermediate_size);

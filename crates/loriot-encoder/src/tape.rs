@@ -51,17 +51,18 @@ pub(crate) fn lora_site(kind: LinearKind) -> Site {
     Site::Lora(kind as u8)
 }
 
-/// One buffer for each linear layer of a layer.
+/// One buffer for each input that linear layers of a layer read; what belongs to query, key and value
+/// stands side by side in theirs.
 #[derive(Default)]
-pub(crate) struct PerKind([Vec<f32>; 6]);
+pub(crate) struct PerStage([Vec<f32>; 4]);
 
-impl PerKind {
+impl PerStage {
     pub(crate) fn get(&self, kind: LinearKind) -> &[f32] {
-        &self.0[kind as usize]
+        &self.0[kind.stage()]
     }
 
     pub(crate) fn get_mut(&mut self, kind: LinearKind) -> &mut Vec<f32> {
-        &mut self.0[kind as usize]
+        &mut self.0[kind.stage()]
     }
 }
 
@@ -82,7 +83,7 @@ pub(crate) struct LayerTape {
     pub(crate) output_xhat_nd: Vec<f32>,
     pub(crate) output_rstd_n: Vec<f32>,
     /// `dropout(x)·Aᵀ` of each adapted linear layer.
-    pub(crate) xa_nr: PerKind,
+    pub(crate) xa_nr: PerStage,
 }
 
 /// One chunk: its texts, what the forward pass kept, and the gradients of the layer at hand.
@@ -122,7 +123,7 @@ pub(crate) struct LayerGradients {
     pub(crate) dattention_output_nd: Vec<f32>,
     pub(crate) dqkv_n3d: Vec<f32>,
     /// `dy·B` of each adapted linear layer.
-    pub(crate) dyb_nr: PerKind,
+    pub(crate) dyb_nr: PerStage,
     /// The activation function's result, computed again where its gradient by `Output` is wanted.
     pub(crate) activated_nf: Vec<f32>,
 }
@@ -133,7 +134,8 @@ pub(crate) struct Scratch {
     pub(crate) nd: Vec<f32>,
     pub(crate) other_nd: Vec<f32>,
     pub(crate) nf: Vec<f32>,
-    pub(crate) dropped: Vec<f32>,
+    /// An input with LoRA's dropout, or the factors of several adapters.
+    pub(crate) lora: Vec<f32>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) attention: AttentionScratch,
 }
