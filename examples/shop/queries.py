@@ -153,7 +153,7 @@ def pick_rows(rng: Random, shop: Shop, query: Query, shelves: dict[str, list[Pro
     anything = wrong_of(list(verdicts), verdicts)
     rows = [(p, True) for p in rng.sample(right, min(len(right), rng.choice((1, 2, 3, 3))))]
     wanted = len(rows) + rng.choice((0, 0, 1, 1)) if rows else 2
-    pools = [failing] * 9 + [mistaken] * 5 + [near] * 5 + [beside] * 2 + [anything] * 2
+    pools = [failing] * 6 + [mistaken] * 3 + [near] * 3 + [beside] * 2 + [anything] * 7
     taken: set[int] = set()
     for _ in range(wanted * 6):
         if len(taken) == wanted:

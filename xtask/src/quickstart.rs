@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
-/// Searches that the shop's words do not answer by themselves.
+/// Searches of products, not of their accessories; no guitar was in the training rows.
 const QUERIES: &[&str] = &[
-    "something to keep drinks cold while camping",
     "couch for a small living room",
-    "cordless tool to cut grass",
     "charger for my phone in the car",
+    "acoustic guitar",
+    "vacuum cleaner",
 ];
 
 /// `cargo xtask quickstart [--profile NAME] [DIR]`: leaves everything in `runs/quickstart` and builds
