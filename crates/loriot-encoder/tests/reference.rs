@@ -149,6 +149,47 @@ fn the_engine_follows_the_reference_with_dropout_on() {
     }
 }
 
+/// The backward pass stops at the lowest adapter, wherever that is.
+#[test]
+fn adapters_of_any_few_modules_get_the_gradients_of_the_reference() {
+    use loriot_encoder::modules::LinearKind::{
+        self, AttentionOutput, Intermediate, Key, Output, Query, Value,
+    };
+    let (texts, labels) = short_pairs();
+    let selections: [&[(usize, LinearKind)]; 7] = [
+        &[(1, Output)],
+        &[(1, Intermediate)],
+        &[(1, AttentionOutput)],
+        &[(1, Key)],
+        &[(0, Output), (1, Query)],
+        &[(0, Value), (1, Intermediate)],
+        &[(0, AttentionOutput), (0, Output), (1, Value), (1, Key)],
+    ];
+    for selection in selections {
+        let encoder = open(&tiny(), *isas().last().unwrap());
+        let mut few = adapter("all_linear", &encoder);
+        few.modules.retain(|module| selection.contains(&(module.site.layer, module.site.kind)));
+        assert_eq!(few.modules.len(), selection.len());
+        let reference = Reference::of(&encoder).with_adapter(&few).with_dropout(RATES, 11, 3);
+        let trace = reference.forward(&texts);
+        let want = reference.backward(&trace, &loss(&trace.unit_bd, &labels).1);
+        let d = encoder.dim();
+        let mut model = TrainModel::new(encoder, Trained::Lora(few), RATES, 11);
+        let unit_bd = model.forward(&texts, 3);
+        model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
+        for parameter in model.parameters() {
+            let want = &want[&parameter.name];
+            let difference = parameter.gradient.iter().zip(want).map(|(g, w)| f64::from(*g) - w);
+            let (error, size) = (norm(difference), norm(want.iter().copied()));
+            assert!(
+                error <= 1e-4 * size && size > 0.0,
+                "{selection:?}, {}: off by {error:e} of {size:e}",
+                parameter.name
+            );
+        }
+    }
+}
+
 /// The bits of everything that training computes, for one number of threads.
 fn bits(kind: &str, threads: usize) -> Vec<u32> {
     let options = loriot_encoder::EncoderOptions { threads, ..options(&tiny(), isas()[0]) };
