@@ -158,7 +158,7 @@ pub struct Precision;
 pub fn parse_precision(text: &str) -> Result<Precision, String> {
     match text {
         "f32" => Ok(Precision),
-        "bf16" | "int8" => Err(format!("{text} arithmetic is not in this version; use `f32`")),
+        "bf16" | "int8" => Err(format!("{text} is not in this version; use `f32`")),
         _ => Err("expected `f32`".into()),
     }
 }
