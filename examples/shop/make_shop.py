@@ -23,7 +23,7 @@ HELD_OUT = "Musical Instruments"
 VALIDATION_SHARE = 0.2
 MARKS = ("<!-- figures -->\n", "<!-- end of figures -->")
 
-# What the quickstart searches for, and the kinds that answer it: groups of queries like these are never trained on.
+# Searches to try, and the kinds that answer them: groups of queries like these are never trained on.
 DEMONSTRATIONS = {
     "something to keep drinks cold while camping": ("cooler", "soft_cooler"),
     "couch for a small living room": ("loveseat",),

@@ -13,8 +13,9 @@ use crate::weights::Weights;
 use std::borrow::Cow;
 use std::ops::Range;
 
-/// Tokens that one thread carries through the encoder at a time: their widest activations, and what
-/// the layer's weights stream past, stay in a core's cache.
+/// Tokens that one thread carries through the encoder at a time, at most: large, because each weight's
+/// panels are transposed once a chunk for the input gradient. Smaller chunks, whose activations stay
+/// in the second cache, were slower (bench/LOG.md).
 const CHUNK_TOKENS: usize = 1024;
 
 /// What is trained.
