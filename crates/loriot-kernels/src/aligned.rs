@@ -5,12 +5,12 @@ use std::ops::{Deref, DerefMut};
 /// The f32 of one cache line, which is also one AVX-512 register.
 const LINE: usize = 16;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([f32; LINE]);
 
 /// Zeroed f32 from a 64-byte boundary on: a load of a whole register never straddles two cache lines.
-#[derive(Clone, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct AlignedBuf {
     lines: Vec<Line>,
     len: usize,
