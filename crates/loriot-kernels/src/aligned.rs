@@ -6,7 +6,7 @@ use std::ops::{Deref, DerefMut};
 /// Bytes of a cache line, of an AVX-512 register, and of a row of an AMX tile.
 const LINE: usize = 64;
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Line([u8; LINE]);
 
@@ -31,7 +31,7 @@ pub(crate) fn bytes_of<T: Plain>(values: &[T]) -> &[u8] {
 }
 
 /// Zeroed numbers from a 64-byte boundary on: a load of a whole register never straddles two cache lines.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct AlignedBuf<T = f32> {
     lines: Vec<Line>,
     len: usize,

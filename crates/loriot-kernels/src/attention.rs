@@ -9,16 +9,21 @@
 //! has the same bits alone and in any batch. `offsets` are cumulative; sequence `b` is the rows
 //! `offsets[b] − offsets[0] .. offsets[b+1] − offsets[0]`, so that a part of a batch goes with a part of its offsets.
 //!
-//! The backward pass computes the probabilities again; nothing of `n·n` outlives one head of one sequence. All five
-//! products of the two passes are one function, `product`, on the operands of one head copied side by side.
+//! The backward pass computes the probabilities again; nothing of `n·n` outlives one head of one sequence. Both passes take
+//! the queries in groups, and several heads of a short sequence at a time, each step for all of them: where one head waits
+//! for its greatest score or for a division, another computes.
 
 use crate::Isa;
-use crate::dropout::{Stream, fill_factors};
+use crate::aligned::AlignedBuf;
+use crate::dropout::Stream;
 use crate::isa::dispatch;
-use crate::lanes::math::exp;
-use crate::lanes::{Lanes, Vector, fold_2, inlined, update, update_with};
-use product::{Left, copy, pad, product, transpose};
+use crate::lanes::math::exp_2_of_negative;
+use crate::lanes::{Lanes, Vector, inlined};
+use masks::Masks;
+use product::{COLUMNS, Out, Rows, copy, most_queries, scores, sum_over_keys, sum_over_queries};
+use std::ops::Range;
 
+mod masks;
 mod product;
 
 /// Dropout of the probabilities.
@@ -34,19 +39,15 @@ pub struct AttentionDropout<'a> {
 /// What attention works in; grows to the longest sequence it has seen, and carries nothing from call to call.
 #[derive(Debug, Default)]
 pub struct AttentionScratch {
-    /// Operands of one head, rows padded to whole vectors.
-    queries: Vec<f32>,
-    keys: Vec<f32>,
-    values: Vec<f32>,
-    dcontexts: Vec<f32>,
-    /// Keys and values of one head, transposed.
-    keys_t: Vec<f32>,
-    values_t: Vec<f32>,
-    /// `p` of some or all queries, and its gradient.
-    probabilities: Vec<f32>,
-    dprobabilities: Vec<f32>,
-    /// Dropout's factors, for as many queries.
-    factors: Vec<f32>,
+    /// Queries, keys, values and the gradient of one head, if their width is no multiple of a vector's.
+    padded: [AlignedBuf; 4],
+    /// The queries of a group, or the gradient by their results, two columns to a vector.
+    transposed: AlignedBuf,
+    /// Probabilities of a group of queries and some heads, and their gradient.
+    probabilities: AlignedBuf,
+    dprobabilities: AlignedBuf,
+    /// One sequence's dropout.
+    masks: Vec<u8>,
 }
 
 impl AttentionScratch {
@@ -97,9 +98,6 @@ impl Isa {
     }
 }
 
-/// Queries of a long sequence that go through the forward pass together: their scores stay in the second cache.
-const QUERY_BLOCK: usize = 64;
-
 #[inline(always)]
 fn attention_body<L: Lanes>(
     ctx_nd: &mut [f32],
@@ -111,30 +109,35 @@ fn attention_body<L: Lanes>(
 ) {
     let lanes = L::here();
     check(ctx_nd, qkv_n3d, offsets, &dropout);
+    let AttentionScratch { padded, transposed, probabilities, masks, .. } = scratch;
+    let [queries_pad, keys_pad, values_pad, _] = padded;
     for (b, pair) in offsets.windows(2).enumerate() {
         let Some(shape) = Shape::new::<L>(offsets, ctx_nd.len(), heads, pair) else { continue };
-        let Shape { start, len, stride, d, k, k_stride, .. } = shape;
+        let Shape { start, len, d, k, columns, .. } = shape;
         let qkv = &qkv_n3d[3 * d * start..][..3 * d * len];
         let ctx = &mut ctx_nd[d * start..][..d * len];
-        let keys_t = room(&mut scratch.keys_t, k * stride);
-        let values = room(&mut scratch.values, len * k_stride);
-        let probabilities = room(&mut scratch.probabilities, QUERY_BLOCK.min(len) * stride);
-        for head in 0..heads {
-            transpose(lanes, keys_t, stride, &qkv[d + head * k..], 3 * d, (len, k));
-            copy(lanes, values, k_stride, &qkv[2 * d + head * k..], 3 * d, (len, k));
-            for first in (0..len).step_by(QUERY_BLOCK) {
-                let rows = QUERY_BLOCK.min(len - first);
-                let p = &mut probabilities[..rows * stride];
-                let queries = Left::rows(&qkv[3 * d * first + head * k..], 3 * d);
-                product(lanes, p, stride, queries, keys_t, stride, (rows, k, stride));
-                softmax(lanes, p, &shape);
-                if let Some(dropout) = &dropout {
-                    let factors =
-                        shape.factors::<L>(dropout, b, head, first, rows, &mut scratch.factors);
-                    multiply(lanes, p, factors, &shape);
+        let masks = draw_masks(lanes, masks, &dropout, (b, len, heads));
+        for heads in shape.head_groups::<L>() {
+            let queries = Operand::new(lanes, (qkv, 3 * d, 0), &shape, &heads, queries_pad);
+            let keys = Operand::new(lanes, (qkv, 3 * d, d), &shape, &heads, keys_pad);
+            let values = Operand::new(lanes, (qkv, 3 * d, 2 * d), &shape, &heads, values_pad);
+            for group in shape.query_groups::<L>() {
+                let p = probabilities.at_least(heads.len() * group.size);
+                for (head, p) in heads.clone().zip(p.chunks_exact_mut(group.size)) {
+                    let size = (group.n_blocks, columns);
+                    let x = transposed.at_least(group.n_blocks * L::N * columns / 2);
+                    scores(lanes, p, x, queries.head(head), keys.head(head), group.first, size);
                 }
-                let out = &mut ctx[d * first + head * k..];
-                product(lanes, out, d, Left::rows(p, stride), values, k_stride, (rows, len, k));
+                let by_block = p.chunks_exact_mut(group.block);
+                let rows = group.rows::<L>(&heads, len);
+                lanes.apart(inlined!(|| for (first_row, p) in rows.zip(by_block) {
+                    softmax(lanes, p, &shape, masks, first_row);
+                }));
+                for (head, p) in heads.clone().zip(p.chunks_exact(group.size)) {
+                    let out = Out { data: &mut ctx[head * k..], stride: d, width: k };
+                    let sums = (group.first, group.n_queries);
+                    sum_over_keys(lanes, out, p, values.head(head), sums);
+                }
             }
         }
     }
@@ -153,65 +156,64 @@ fn attention_backward_body<L: Lanes>(
     let lanes = L::here();
     check(dctx_nd, qkv_n3d, offsets, &dropout);
     assert_eq!(dqkv_n3d.len(), qkv_n3d.len(), "elements of dqkv");
+    let AttentionScratch { padded, transposed, probabilities, dprobabilities, masks } = scratch;
+    let [queries_pad, keys_pad, values_pad, dctx_pad] = padded;
     for (b, pair) in offsets.windows(2).enumerate() {
         let Some(shape) = Shape::new::<L>(offsets, dctx_nd.len(), heads, pair) else { continue };
-        let Shape { start, len, stride, d, k, k_stride, scale } = shape;
+        let Shape { start, len, d, k, columns, .. } = shape;
         let qkv = &qkv_n3d[3 * d * start..][..3 * d * len];
         let dqkv = &mut dqkv_n3d[3 * d * start..][..3 * d * len];
         let dctx = &dctx_nd[d * start..][..d * len];
-        let keys_t = room(&mut scratch.keys_t, k * stride);
-        let values_t = room(&mut scratch.values_t, k * stride);
-        let queries = room(&mut scratch.queries, len * k_stride);
-        let keys = room(&mut scratch.keys, len * k_stride);
-        let dcontexts = room(&mut scratch.dcontexts, len * k_stride);
-        let p = room(&mut scratch.probabilities, len * stride);
-        let dp = room(&mut scratch.dprobabilities, len * stride);
-        for head in 0..heads {
-            let (at_q, at_k, at_v) = (head * k, d + head * k, 2 * d + head * k);
-            copy(lanes, queries, k_stride, &qkv[at_q..], 3 * d, (len, k));
-            copy(lanes, keys, k_stride, &qkv[at_k..], 3 * d, (len, k));
-            copy(lanes, dcontexts, k_stride, &dctx[at_q..], d, (len, k));
-            transpose(lanes, keys_t, stride, &qkv[at_k..], 3 * d, (len, k));
-            transpose(lanes, values_t, stride, &qkv[at_v..], 3 * d, (len, k));
-
-            let left = Left::rows(queries, k_stride);
-            product(lanes, p, stride, left, keys_t, stride, (len, k, stride));
-            softmax(lanes, p, &shape);
-            let left = Left::rows(dcontexts, k_stride);
-            product(lanes, dp, stride, left, values_t, stride, (len, k, stride));
-
-            let factors = dropout.as_ref().map(|dropout| {
-                &*shape.factors::<L>(dropout, b, head, 0, len, &mut scratch.factors)
-            });
-            if let Some(factors) = factors {
-                multiply(lanes, dp, factors, &shape);
+        let masks = draw_masks(lanes, masks, &dropout, (b, len, heads));
+        for heads in shape.head_groups::<L>() {
+            let queries = Operand::new(lanes, (qkv, 3 * d, 0), &shape, &heads, queries_pad);
+            let keys = Operand::new(lanes, (qkv, 3 * d, d), &shape, &heads, keys_pad);
+            let values = Operand::new(lanes, (qkv, 3 * d, 2 * d), &shape, &heads, values_pad);
+            let dcontexts = Operand::new(lanes, (dctx, d, 0), &shape, &heads, dctx_pad);
+            for group in shape.query_groups::<L>() {
+                let p = probabilities.at_least(heads.len() * group.size);
+                let dp = dprobabilities.at_least(heads.len() * group.size);
+                let by_head = p.chunks_exact_mut(group.size).zip(dp.chunks_exact_mut(group.size));
+                for (head, (p, dp)) in heads.clone().zip(by_head) {
+                    let size = (group.n_blocks, columns);
+                    let x = transposed.at_least(group.n_blocks * L::N * columns / 2);
+                    scores(lanes, p, x, queries.head(head), keys.head(head), group.first, size);
+                    let (dctx, values) = (dcontexts.head(head), values.head(head));
+                    scores(lanes, dp, x, dctx, values, group.first, size);
+                }
+                let by_block =
+                    p.chunks_exact_mut(group.block).zip(dp.chunks_exact_mut(group.block));
+                let rows = group.rows::<L>(&heads, len);
+                lanes.apart(inlined!(|| for (first_row, (p, dp)) in rows.zip(by_block) {
+                    softmax_backward(lanes, p, dp, &shape, masks, first_row);
+                }));
+                let by_head = p.chunks_exact(group.size).zip(dp.chunks_exact(group.size));
+                for (head, (p, ds)) in heads.clone().zip(by_head) {
+                    let stride = 3 * d;
+                    let dq = Out { data: &mut dqkv[head * k..], stride, width: k };
+                    let sums = (group.first, group.n_queries);
+                    sum_over_keys(lanes, dq, ds, keys.head(head), sums);
+                    let sums = (group.first, group.n_queries, len);
+                    let dk = Out { data: &mut dqkv[d + head * k..], stride, width: k };
+                    sum_over_queries(lanes, dk, ds, queries.head(head), sums);
+                    let dv = Out { data: &mut dqkv[2 * d + head * k..], stride, width: k };
+                    sum_over_queries(lanes, dv, p, dcontexts.head(head), sums);
+                }
             }
-            softmax_backward(lanes, dp, p, stride, scale);
-            if let Some(factors) = factors {
-                multiply(lanes, p, factors, &shape);
-            }
-
-            let (ds, ds_t) = (Left::rows(dp, stride), Left::columns(dp, stride));
-            let p_t = Left::columns(p, stride);
-            let shape = (len, len, k);
-            product(lanes, &mut dqkv[at_q..], 3 * d, ds, keys, k_stride, shape);
-            product(lanes, &mut dqkv[at_k..], 3 * d, ds_t, queries, k_stride, shape);
-            product(lanes, &mut dqkv[at_v..], 3 * d, p_t, dcontexts, k_stride, shape);
         }
     }
 }
 
-/// One sequence, and how its head's matrices lie in scratch.
+/// One sequence.
 struct Shape {
     /// Its first row and its number of rows.
     start: usize,
     len: usize,
-    /// Elements from row to row of a matrix with one column per key.
-    stride: usize,
+    heads: usize,
     d: usize,
-    /// Width of a head, and elements from row to row of a matrix that wide.
+    /// Width of a head, and as many columns as its scores sum.
     k: usize,
-    k_stride: usize,
+    columns: usize,
     /// `1/√k`.
     scale: f32,
 }
@@ -232,26 +234,101 @@ impl Shape {
         let d = ctx_len / (offsets[offsets.len() - 1] - offsets[0]);
         assert!(heads > 0 && d.is_multiple_of(heads), "width {d} in {heads} heads");
         let k = d / heads;
-        let scale = 1.0 / (k as f32).sqrt();
-        Some(Shape { start, len, stride: pad::<L>(len), d, k, k_stride: pad::<L>(k), scale })
+        let columns = k.next_multiple_of(COLUMNS);
+        Some(Shape { start, len, heads, d, k, columns, scale: 1.0 / (k as f32).sqrt() })
     }
 
-    /// The mask's factors for `rows` queries from `first` on, `len₄` from row to row.
+    /// Heads that are worked on together: as many as leave room in the first cache, of a long sequence one at a time.
     #[inline(always)]
-    fn factors<'a, L: Lanes>(
-        &self,
-        dropout: &AttentionDropout<'_>,
-        b: usize,
-        head: usize,
-        first: usize,
-        rows: usize,
-        factors: &'a mut Vec<f32>,
-    ) -> &'a mut [f32] {
-        let stride = self.len.next_multiple_of(4);
-        let factors = room(factors, rows * stride);
-        let first_element = ((head * self.len + first) * stride) as u64;
-        fill_factors::<L>(factors, dropout.streams_b[b], first_element, dropout.p);
-        factors
+    fn head_groups<L: Lanes>(&self) -> impl Iterator<Item = Range<usize>> {
+        /// Vectors of probabilities; there may be as many of their gradients.
+        const N_VECTORS: usize = 192;
+        let (heads, first) = (self.heads, Group::new::<L>(self.len, 0));
+        let n_heads = if self.copies::<L>() { 1 } else { N_VECTORS * L::N / first.size };
+        let n_heads = n_heads.clamp(1, heads);
+        (0..heads).step_by(n_heads).map(move |head| head..(head + n_heads).min(heads))
+    }
+
+    /// Queries that are worked on together; all of a short sequence.
+    #[inline(always)]
+    fn query_groups<L: Lanes>(&self) -> impl Iterator<Item = Group> {
+        let len = self.len;
+        (0..len).step_by(most_queries::<L>()).map(move |first| Group::new::<L>(len, first))
+    }
+
+    /// Whether a head's operands are copied: where its width is no multiple of a vector's, and where the rows are so many
+    /// that those of one head, a page apart each, would drive each other from the first cache.
+    #[inline(always)]
+    fn copies<L: Lanes>(&self) -> bool {
+        self.len > most_queries::<L>() || !self.k.is_multiple_of(L::N)
+    }
+}
+
+/// Some queries of a sequence.
+struct Group {
+    first: usize,
+    n_queries: usize,
+    n_blocks: usize,
+    /// Elements of one block of probabilities, and of all of one head.
+    block: usize,
+    size: usize,
+}
+
+impl Group {
+    #[inline(always)]
+    fn new<L: Lanes>(len: usize, first: usize) -> Group {
+        let n_queries = most_queries::<L>().min(len - first);
+        let n_blocks = n_queries.div_ceil(L::N / 2);
+        let block = len.div_ceil(2) * L::N;
+        Group { first, n_queries, n_blocks, block, size: n_blocks * block }
+    }
+
+    /// The first row of each block of each head; rows are counted over all heads of the sequence.
+    #[inline(always)]
+    fn rows<L: Lanes>(&self, heads: &Range<usize>, len: usize) -> impl Iterator<Item = usize> {
+        let (first, n_blocks) = (self.first, self.n_blocks);
+        let row = move |head, block| head * len + first + block * L::N / 2;
+        heads.clone().flat_map(move |head| (0..n_blocks).map(move |block| row(head, block)))
+    }
+}
+
+/// Queries, keys, values or gradients of some heads.
+struct Operand<'a> {
+    /// From the first element of the first head on.
+    data: &'a [f32],
+    stride: usize,
+    len: usize,
+    first_head: usize,
+    k: usize,
+}
+
+impl<'a> Operand<'a> {
+    /// Columns from `first_column` on of rows that are `stride` apart: where they are, or those of the only head copied to
+    /// `pad`.
+    #[inline(always)]
+    fn new<L: Lanes>(
+        lanes: L,
+        (x, stride, first_column): (&'a [f32], usize, usize),
+        shape: &Shape,
+        heads: &Range<usize>,
+        pad: &'a mut AlignedBuf,
+    ) -> Operand<'a> {
+        let &Shape { len, k, .. } = shape;
+        let data = &x[first_column + heads.start * k..];
+        let operand = Operand { data, stride, len, first_head: heads.start, k };
+        if !shape.copies::<L>() {
+            return operand;
+        }
+        let stride = k.next_multiple_of(L::N);
+        let pad = pad.at_least(len * stride);
+        copy(lanes, pad, operand.head(heads.start), k);
+        Operand { data: pad, stride, ..operand }
+    }
+
+    #[inline(always)]
+    fn head(&self, head: usize) -> Rows<'_> {
+        let data = &self.data[(head - self.first_head) * self.k..];
+        Rows { data, stride: self.stride, len: self.len }
     }
 }
 
@@ -273,55 +350,111 @@ fn check(
     }
 }
 
-/// The first `n_elements` of a buffer, which grows if it has fewer.
+/// Sequence `b`'s masks, if there is dropout.
 #[inline(always)]
-fn room(buffer: &mut Vec<f32>, n_elements: usize) -> &mut [f32] {
-    if buffer.len() < n_elements {
-        buffer.resize(n_elements, 0.0);
-    }
-    &mut buffer[..n_elements]
+fn draw_masks<'a, L: Lanes>(
+    lanes: L,
+    buffer: &'a mut Vec<u8>,
+    dropout: &Option<AttentionDropout<'_>>,
+    size: (usize, usize, usize),
+) -> Option<Masks<'a>> {
+    let dropout = dropout.as_ref()?;
+    Some(lanes.apart(inlined!(|| Masks::draw(lanes, buffer, dropout, size))))
 }
 
-/// `p[j] = exp(scale·(s[j] − max s)) / Σ` of each row, in place; 0 behind the keys.
+/// Lanes of a block's last vector that hold keys.
 #[inline(always)]
-fn softmax<L: Lanes>(lanes: L, scores: &mut [f32], shape: &Shape) {
+fn last_keys(len: usize) -> u16 {
+    if len.is_multiple_of(2) { 0xffff } else { 0x5555 }
+}
+
+/// `exp(scale·(s[j] − max s))` of each query, in place, 0 behind the keys; and the reciprocals of their sums.
+#[inline(always)]
+fn exponentials<L: Lanes>(lanes: L, scores: &mut [f32], shape: &Shape) -> L::F32 {
+    let scale = lanes.splat(shape.scale * std::f32::consts::LOG2_E);
+    let mut greatest = lanes.splat(f32::NEG_INFINITY);
+    for s in scores.chunks_exact(L::N) {
+        greatest = lanes.load(s).max(greatest);
+    }
+    let greatest = greatest.swap_pairs().max(greatest);
+    let mut sum = lanes.splat(0.0);
+    let (whole, last) = scores.split_at_mut(scores.len() - L::N);
+    for s in whole.chunks_exact_mut(L::N) {
+        let power = exp_2_of_negative(lanes, (lanes.load(s) - greatest) * scale);
+        lanes.store(s, power);
+        sum = sum + power;
+    }
+    let power = exp_2_of_negative(lanes, (lanes.load(last) - greatest) * scale);
+    let power = power.keep(last_keys(shape.len));
+    lanes.store(last, power);
+    sum = sum + power;
+    lanes.splat(1.0) / (sum + sum.swap_pairs())
+}
+
+/// `dropout(softmax(s))` of one block, in place.
+#[inline(always)]
+fn softmax<L: Lanes>(
+    lanes: L,
+    scores: &mut [f32],
+    shape: &Shape,
+    masks: Option<Masks<'_>>,
+    first_row: usize,
+) {
+    let share = exponentials(lanes, scores, shape);
+    let blocks = scores.chunks_exact_mut(L::N);
+    if let Some(masks) = masks {
+        let share = share * lanes.splat(masks.factor);
+        for (pair, p) in blocks.enumerate() {
+            lanes.store(p, (lanes.load(p) * share).keep(masks.bits(first_row, pair)));
+        }
+    } else {
+        for p in blocks {
+            lanes.store(p, lanes.load(p) * share);
+        }
+    }
+}
+
+/// `p = softmax(s)`, `dp = dropout(dp)`, `ds[j] = scale·p[j]·(dp[j] − Σ_l p[l]·dp[l])` of one block: `dropout(p)` in place of
+/// `s`, `ds` in place of `dp`.
+#[inline(always)]
+fn softmax_backward<L: Lanes>(
+    lanes: L,
+    s: &mut [f32],
+    dp: &mut [f32],
+    shape: &Shape,
+    masks: Option<Masks<'_>>,
+    first_row: usize,
+) {
+    let share = exponentials(lanes, s, shape);
     let scale = lanes.splat(shape.scale);
-    for row in scores.chunks_exact_mut(shape.stride) {
-        row[shape.len..].fill(f32::NEG_INFINITY);
-        let mut greatest = lanes.splat(f32::NEG_INFINITY);
-        for chunk in row.chunks_exact(L::N) {
-            greatest = greatest.max(lanes.load(chunk));
+    let mut dot = lanes.splat(0.0);
+    let both = s.chunks_exact_mut(L::N).zip(dp.chunks_exact_mut(L::N));
+    if let Some(masks) = masks {
+        let factor = lanes.splat(masks.factor);
+        for (pair, (s, dp)) in both.enumerate() {
+            let p = lanes.load(s) * share;
+            let dropped = (lanes.load(dp) * factor).keep(masks.bits(first_row, pair));
+            dot = p.mul_add(dropped, dot);
+            lanes.store(s, p);
+            lanes.store(dp, dropped);
         }
-        let greatest = lanes.splat(greatest.greatest());
-        let mut sum = lanes.splat(0.0);
-        for chunk in row.chunks_exact_mut(L::N) {
-            let power = exp(lanes, (lanes.load(chunk) - greatest) * scale);
-            lanes.store(chunk, power);
-            sum = sum + power;
+        dot = dot + dot.swap_pairs();
+        let both = s.chunks_exact_mut(L::N).zip(dp.chunks_exact_mut(L::N));
+        for (pair, (p, dp)) in both.enumerate() {
+            let probability = lanes.load(p);
+            lanes.store(dp, (lanes.load(dp) - dot) * (probability * scale));
+            lanes.store(p, (probability * factor).keep(masks.bits(first_row, pair)));
         }
-        let share = lanes.splat(1.0 / sum.sum());
-        update(lanes, row, inlined!(|power| power * share));
-    }
-}
-
-/// `ds[j] = scale·p[j]·(dp[j] − Σ_l p[l]·dp[l])` of each row, in place of `dp`.
-#[inline(always)]
-fn softmax_backward<L: Lanes>(lanes: L, dp: &mut [f32], p: &[f32], stride: usize, scale: f32) {
-    let scale = lanes.splat(scale);
-    for (dp, p) in dp.chunks_exact_mut(stride).zip(p.chunks_exact(stride)) {
-        let dot = fold_2(lanes, (dp, 0.0), (p, 0.0), inlined!(|sum, dp, p| dp.mul_add(p, sum)));
-        let dot = lanes.splat(dot);
-        update_with(lanes, dp, p, inlined!(|dp, p| (dp - dot) * p * scale));
-    }
-}
-
-/// Multiplies each row by its factors.
-#[inline(always)]
-fn multiply<L: Lanes>(lanes: L, x: &mut [f32], factors: &[f32], shape: &Shape) {
-    let rows = x.chunks_exact_mut(shape.stride);
-    for (x, factors) in rows.zip(factors.chunks_exact(shape.len.next_multiple_of(4))) {
-        let (x, factors) = (&mut x[..shape.len], &factors[..shape.len]);
-        update_with(lanes, x, factors, inlined!(|x, factor| x * factor));
+    } else {
+        for (s, dp) in both {
+            let p = lanes.load(s) * share;
+            dot = p.mul_add(lanes.load(dp), dot);
+            lanes.store(s, p);
+        }
+        dot = dot + dot.swap_pairs();
+        for (p, dp) in s.chunks_exact(L::N).zip(dp.chunks_exact_mut(L::N)) {
+            lanes.store(dp, (lanes.load(dp) - dot) * (lanes.load(p) * scale));
+        }
     }
 }
 

@@ -14,7 +14,7 @@
 
 use crate::Isa;
 use crate::isa::dispatch;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Vector, Words};
 
 /// Which text of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,90 +98,119 @@ impl Isa {
     }
 }
 
-/// Plain code, of which the compiler makes vectors of blocks; `L` only names the features it may use.
 #[inline(always)]
 fn dropout_body<L: Lanes>(x: &mut [f32], stream: Stream, first_element: u64, p: f32) {
+    let lanes = L::here();
     let rule = Rule::new(p);
-    let first_block = first_block(first_element, x.len());
-    let (blocks, tail) = x.as_chunks_mut::<4>();
-    let n_blocks = blocks.len() as u32;
-    for (block, x) in (0..n_blocks).zip(blocks) {
-        let words = philox4x32_10(stream.counter(first_block.wrapping_add(block)), stream.key);
-        rule.drop(x, &words);
+    let mut block = first_block(first_element, x.len());
+    let generator = Generator::new(lanes, stream);
+    let factor = lanes.splat(rule.factor);
+    let mut chunks = x.chunks_exact_mut(2 * L::N);
+    for x in chunks.by_ref() {
+        let bits = generator.keep_in_order(block, rule.threshold);
+        block = block.wrapping_add(L::N as u32 / 2);
+        for (x, bits) in x.chunks_exact_mut(L::N).zip(bits) {
+            lanes.store(x, (lanes.load(x) * factor).keep(bits));
+        }
     }
+    let tail = chunks.into_remainder();
     if !tail.is_empty() {
-        let words = philox4x32_10(stream.counter(first_block.wrapping_add(n_blocks)), stream.key);
-        rule.drop(tail, &words);
+        let bits = generator.keep_in_order(block, rule.threshold);
+        for (x, bits) in tail.chunks_mut(L::N).zip(bits) {
+            if x.len() == L::N {
+                lanes.store(x, (lanes.load(x) * factor).keep(bits));
+            } else {
+                lanes.store_part(x, (lanes.load_part(x, 0.0) * factor).keep(bits));
+            }
+        }
     }
-}
-
-/// Writes what [`Isa::dropout`] multiplies each element by: `1/(1−p)` or 0.
-#[inline(always)]
-pub(crate) fn fill_factors<L: Lanes>(
-    factors: &mut [f32],
-    stream: Stream,
-    first_element: u64,
-    p: f32,
-) {
-    factors.fill(1.0);
-    dropout_body::<L>(factors, stream, first_element, p);
 }
 
 /// From a word to a factor.
 #[derive(Clone, Copy)]
-struct Rule {
+pub(crate) struct Rule {
     /// The least word that keeps.
-    threshold: u32,
-    factor: f32,
+    pub(crate) threshold: u32,
+    /// What is kept is multiplied by this.
+    pub(crate) factor: f32,
 }
 
 impl Rule {
     #[inline(always)]
-    fn new(p: f32) -> Rule {
+    pub(crate) fn new(p: f32) -> Rule {
         assert!((0.0..1.0).contains(&p), "dropout probability {p}");
         // Exact: p has 24 bits. A fraction left over rounds up, as `word ≥ p·2^32` asks.
         let threshold = (f64::from(p) * 4_294_967_296.0).ceil() as u32;
         Rule { threshold, factor: 1.0 / (1.0 - p) }
     }
-
-    #[inline(always)]
-    fn drop(self, x: &mut [f32], words: &[u32; 4]) {
-        for (x, word) in x.iter_mut().zip(words) {
-            // A choice between two values became a branch per element, wrong one time in ten, and three times as slow.
-            let keep = u32::from(*word >= self.threshold).wrapping_neg();
-            *x = f32::from_bits((*x * self.factor).to_bits() & keep);
-        }
-    }
 }
 
 /// The block of `first_element`, after checking that `n_elements` from there on can be counted.
 #[inline(always)]
-fn first_block(first_element: u64, n_elements: usize) -> u32 {
+pub(crate) fn first_block(first_element: u64, n_elements: usize) -> u32 {
     assert!(first_element.is_multiple_of(4), "a block begins at a multiple of 4");
     let end = first_element + n_elements as u64;
     assert!(end <= 4 << 32, "a stream has 2^34 elements");
     (first_element / 4) as u32
 }
 
-/// [`crate::reference::dropout::philox4x32_10`] in a form that vectorises.
+/// [`crate::reference::dropout::philox4x32_10`] of many blocks of one stream at once, a block to each 64-bit lane.
 ///
-/// Words live in the low halves of 64-bit numbers, whose product then needs no widening: `vpmuludq` reads the low halves
-/// alone, so that what the low word of a product leaves in the high half does no harm.
-#[inline(always)]
-fn philox4x32_10(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    const LOW: u64 = 0xffff_ffff;
-    let ([mut c0, mut c1, mut c2, mut c3], [mut k0, mut k1]) = (counter.map(u64::from), key);
-    for _ in 0..10 {
-        let product_0 = 0xd251_1f53 * (c0 & LOW);
-        let product_1 = 0xcd9e_8d57 * (c2 & LOW);
-        c0 = (product_1 >> 32) ^ c1 ^ u64::from(k0);
-        c1 = product_1;
-        c2 = (product_0 >> 32) ^ c3 ^ u64::from(k1);
-        c3 = product_0;
-        k0 = k0.wrapping_add(0x9e37_79b9);
-        k1 = k1.wrapping_add(0xbb67_ae85);
+/// A word lives in the low half of its lane, as the multiplication reads low halves alone: what the low word of a product
+/// leaves in the high half does no harm.
+pub(crate) struct Generator<L: Lanes> {
+    lanes: L,
+    /// Both halves of each round's key.
+    keys: [[L::Words; 2]; 10],
+    /// Counters 1, 2 and 3.
+    counter: [L::Words; 3],
+}
+
+impl<L: Lanes> Generator<L> {
+    #[inline(always)]
+    pub(crate) fn new(lanes: L, stream: Stream) -> Generator<L> {
+        let [mut k0, mut k1] = stream.key;
+        let mut keys = [[lanes.splat_word(0); 2]; 10];
+        for keys in &mut keys {
+            *keys = [lanes.splat_word(k0), lanes.splat_word(k1)];
+            k0 = k0.wrapping_add(0x9e37_79b9);
+            k1 = k1.wrapping_add(0xbb67_ae85);
+        }
+        let [step, row, place] = stream.counter;
+        let counter = [lanes.splat_word(step), lanes.splat_word(row), lanes.splat_word(place)];
+        Generator { lanes, keys, counter }
     }
-    [c0 as u32, c1 as u32, c2 as u32, c3 as u32]
+
+    /// Words 0 and 1 of each block side by side, and words 2 and 3.
+    #[inline(always)]
+    fn words(&self, blocks: L::Words) -> [L::Words; 2] {
+        let factors = [self.lanes.splat_word(0xd251_1f53), self.lanes.splat_word(0xcd9e_8d57)];
+        let (mut c0, [mut c1, mut c2, mut c3]) = (blocks, self.counter);
+        for [k0, k1] in self.keys {
+            let (product_0, product_1) = (c0.times(factors[0]), c2.times(factors[1]));
+            c0 = product_1.high().xor(c1, k0);
+            c1 = product_1;
+            c2 = product_0.high().xor(c3, k1);
+            c3 = product_0;
+        }
+        [c0.join(c1), c2.join(c3)]
+    }
+
+    /// Which of the `2·N` elements from a block on are kept: a bit for each, in order.
+    #[inline(always)]
+    pub(crate) fn keep_in_order(&self, first_block: u32, threshold: u32) -> [u16; 2] {
+        let [words_01, words_23] = self.words(self.lanes.count_zipped(first_block));
+        let (low, high) = words_01.unzip(words_23);
+        [low.at_least(threshold), high.at_least(threshold)]
+    }
+
+    /// Which elements of the blocks `first`, `first + step` … are kept, as many as half the lanes: elements 0 and 1 of each
+    /// block side by side, then elements 2 and 3.
+    #[inline(always)]
+    pub(crate) fn keep_of_blocks(&self, first: u32, step: u32, threshold: u32) -> [u16; 2] {
+        let words = self.words(self.lanes.count(first, step));
+        [words[0].at_least(threshold), words[1].at_least(threshold)]
+    }
 }
 
 #[cfg(test)]

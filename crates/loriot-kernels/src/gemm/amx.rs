@@ -396,23 +396,22 @@ unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsa
     }
 }
 
-/// Calls `each(values, plane offset, stride of planes)` … of the strips of a group of rows: for each row and step, its
-/// values and the index where the first plane's 64 bytes go.
-fn for_each_step(
-    a: Mat,
-    (planes, step, a_stride): (usize, usize, usize),
-    mut each: impl FnMut(&[f32], usize, usize),
-) {
-    let tile = TILE * step;
-    for row in 0..a.n_rows() {
+/// Where a row of a group goes in strips: its first step, and the distances from plane to plane and from step to step.
+struct RowPlace {
+    first: usize,
+    plane: usize,
+    step: usize,
+}
+
+impl RowPlace {
+    /// Of row `row` of `n_rows`, whose strips of `a_stride` a row have `planes` planes of `step` elements a row and step.
+    fn new(row: usize, n_rows: usize, (planes, step, a_stride): (usize, usize, usize)) -> RowPlace {
         let strip = row / MR * MR;
-        let row_tiles = (a.n_rows() - strip).min(MR).div_ceil(TILE);
+        let row_tiles = (n_rows - strip).min(MR).div_ceil(TILE);
+        let (tile, row_in_strip) = (TILE * step, row - strip);
         let plane = row_tiles * tile;
-        let first = strip * a_stride + (row - strip) / TILE * tile + row % TILE * step;
-        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
-        for (at, values) in values.chunks(step).enumerate() {
-            each(values, first + at * planes * plane, plane);
-        }
+        let first = strip * a_stride + row_in_strip / TILE * tile + row_in_strip % TILE * step;
+        RowPlace { first, plane, step: planes * plane }
     }
 }
 
@@ -445,12 +444,8 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
-        with_contiguous(a, |a| {
-            for_each_step(a, (1, BF16_STEP, Self::A_STRIDE), |values, at, _| {
-                // SAFETY: `self` exists only where an `Isa` proved the features that `round_step` enables.
-                unsafe { round_step(&mut strips[at..], values, alpha) };
-            });
-        });
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_left_bf16` enables.
+        with_contiguous(a, |a| unsafe { pack_left_bf16(strips, a, alpha) });
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
@@ -479,12 +474,17 @@ impl kernel::Kernel for Bf16 {
     }
 }
 
-/// 32 values (or fewer, and zeros behind them), rounded to bf16.
-#[inline]
+/// The strips of contiguous rows, rounded to bf16 and filled up with zeros to whole steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn round_step(to: &mut [u16], values: &[f32], alpha: f32) {
-    let [low, high] = load_2(values, alpha);
-    store_bf16(to.first_chunk_mut().expect("a step"), _mm512_cvtne2ps_pbh(high, low));
+fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
+    for row in 0..a.n_rows() {
+        let RowPlace { first, step, .. } = RowPlace::new(row, a.n_rows(), (1, BF16_STEP, BF16_KC));
+        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+        for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
+            let [low, high] = load_2(values, alpha);
+            store_bf16(to.first_chunk_mut().expect("a step"), _mm512_cvtne2ps_pbh(high, low));
+        }
+    }
 }
 
 /// f32 times f32, each split in three bf16.
@@ -524,12 +524,8 @@ impl kernel::Kernel for Split {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
-        with_contiguous(a, |a| {
-            for_each_step(a, (PLANES, BF16_STEP, Self::A_STRIDE), |values, at, plane| {
-                // SAFETY: `self` exists only where an `Isa` proved the features that `split_step` enables.
-                unsafe { split_step(&mut strips[at..], plane, values, alpha) };
-            });
-        });
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_left_split` enables.
+        with_contiguous(a, |a| unsafe { pack_left_split(strips, a, alpha) });
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
@@ -569,13 +565,18 @@ fn split([mut low, mut high]: [__m512; 2]) -> [__m512bh; PLANES] {
     planes
 }
 
-/// The parts of 32 values (or fewer, and zeros behind them), `plane` apart.
-#[inline]
+/// The strips of contiguous rows: three planes, filled up with zeros to whole steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn split_step(to: &mut [u16], plane: usize, values: &[f32], alpha: f32) {
-    let to = &mut to[..2 * plane + BF16_STEP];
-    for (at, part) in split(load_2(values, alpha)).into_iter().enumerate() {
-        store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
+fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
+    for row in 0..a.n_rows() {
+        let place = RowPlace::new(row, a.n_rows(), (PLANES, BF16_STEP, PLANES * SPLIT_KC));
+        let RowPlace { first, plane, step } = place;
+        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+        for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
+            for (at, part) in split(load_2(values, alpha)).into_iter().enumerate() {
+                store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
+            }
+        }
     }
 }
 
@@ -658,22 +659,18 @@ impl kernel::Kernel for Int8<'_> {
     fn pack_left(self, strips: &mut [u8], a: Mat, alpha: f32) {
         with_contiguous(a, |a| {
             for row in 0..a.n_rows() {
-                let strip = row / MR * MR;
-                let row_tiles = (a.n_rows() - strip).min(MR).div_ceil(TILE);
+                let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
                 let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
                 let mut bytes = [[0; TILE]; INT8_KC / TILE];
                 // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
                 let scale = unsafe { quantize(&mut bytes, values, alpha) };
-                let strips = &mut strips[strip * INT8_STRIDE..];
-                let first = (row - strip) / TILE * TILE_BYTES + row % TILE * INT8_STEP;
                 let n_steps = values.len().div_ceil(INT8_STEP);
                 let steps = bytes.as_flattened().chunks_exact(INT8_STEP).take(n_steps);
-                for (at, step) in steps.enumerate() {
-                    let to = &mut strips[first + at * row_tiles * TILE_BYTES..][..INT8_STEP];
-                    to.copy_from_slice(step);
+                for (to, step) in strips[place.first..].chunks_mut(place.step).zip(steps) {
+                    to[..INT8_STEP].copy_from_slice(step);
                 }
-                strips[MR * INT8_KC + 4 * (row - strip)..][..4]
-                    .copy_from_slice(&scale.to_ne_bytes());
+                let scales = &mut strips[row / MR * MR * INT8_STRIDE + MR * INT8_KC..];
+                scales[row % MR * 4..][..4].copy_from_slice(&scale.to_ne_bytes());
             }
         });
     }

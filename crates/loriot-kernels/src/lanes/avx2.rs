@@ -1,6 +1,6 @@
 //! Eight lanes in a 256-bit register, with fused multiply-add.
 
-use super::{Lanes, Vector};
+use super::{Lanes, Vector, Words};
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
@@ -28,12 +28,25 @@ impl Avx2 {
 impl Lanes for Avx2 {
     type F32 = F32x8;
 
+    type Words = U64x4;
+
     const N: usize = 8;
 
     #[inline(always)]
     fn here() -> Self {
         assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"), "no AVX2");
         Avx2(())
+    }
+
+    #[inline(always)]
+    fn apart<R>(self, f: impl FnOnce() -> R) -> R {
+        #[inline(never)]
+        #[target_feature(enable = "avx2,fma")]
+        fn apart<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { apart(f) }
     }
 
     #[inline(always)]
@@ -73,39 +86,97 @@ impl Lanes for Avx2 {
         unsafe { _mm256_maskstore_ps(y.as_mut_ptr(), mask, value.0) }
     }
 
-    /// The three-stage network: pairs, quadruples, halves.
     #[inline(always)]
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
-        let mut columns = [[0.0; 8]; 8];
-        // SAFETY: each row and column is 32 bytes, unaligned access is allowed; `self` proves the CPU's features.
+    fn splat_pair(self, pair: &[f32; 2]) -> F32x8 {
+        let pair = u64::from(pair[0].to_bits()) | u64::from(pair[1].to_bits()) << 32;
+        // SAFETY: `self` proves the CPU's features.
+        F32x8(unsafe { _mm256_castsi256_ps(_mm256_set1_epi64x(pair as i64)) })
+    }
+
+    #[inline(always)]
+    fn load_pairs<'a>(self, row: impl Fn(usize) -> &'a [f32; 4]) -> (F32x8, F32x8) {
+        // SAFETY: each row is 16 readable bytes and `loadu` needs no alignment; `self` proves the CPU's features.
         unsafe {
-            let row = |i: usize| _mm256_loadu_ps(rows[i].as_ptr());
-            let [r0, r1, r2, r3] = [row(0), row(1), row(2), row(3)];
-            let [r4, r5, r6, r7] = [row(4), row(5), row(6), row(7)];
-            let (p0, p1) = (_mm256_unpacklo_ps(r0, r1), _mm256_unpackhi_ps(r0, r1));
-            let (p2, p3) = (_mm256_unpacklo_ps(r2, r3), _mm256_unpackhi_ps(r2, r3));
-            let (p4, p5) = (_mm256_unpacklo_ps(r4, r5), _mm256_unpackhi_ps(r4, r5));
-            let (p6, p7) = (_mm256_unpacklo_ps(r6, r7), _mm256_unpackhi_ps(r6, r7));
-            // 0x44 takes the low halves of both operands, 0xee the high ones; in each 128-bit half by itself.
-            let (q0, q1) = (_mm256_shuffle_ps::<0x44>(p0, p2), _mm256_shuffle_ps::<0xee>(p0, p2));
-            let (q2, q3) = (_mm256_shuffle_ps::<0x44>(p1, p3), _mm256_shuffle_ps::<0xee>(p1, p3));
-            let (q4, q5) = (_mm256_shuffle_ps::<0x44>(p4, p6), _mm256_shuffle_ps::<0xee>(p4, p6));
-            let (q6, q7) = (_mm256_shuffle_ps::<0x44>(p5, p7), _mm256_shuffle_ps::<0xee>(p5, p7));
-            let done = [
-                _mm256_permute2f128_ps::<0x20>(q0, q4),
-                _mm256_permute2f128_ps::<0x20>(q1, q5),
-                _mm256_permute2f128_ps::<0x20>(q2, q6),
-                _mm256_permute2f128_ps::<0x20>(q3, q7),
-                _mm256_permute2f128_ps::<0x31>(q0, q4),
-                _mm256_permute2f128_ps::<0x31>(q1, q5),
-                _mm256_permute2f128_ps::<0x31>(q2, q6),
-                _mm256_permute2f128_ps::<0x31>(q3, q7),
-            ];
-            for (column, done) in columns.iter_mut().zip(done) {
-                _mm256_storeu_ps(column.as_mut_ptr(), done);
-            }
+            let (r0, r1) = (_mm_loadu_ps(row(0).as_ptr()), _mm_loadu_ps(row(1).as_ptr()));
+            let (r2, r3) = (_mm_loadu_ps(row(2).as_ptr()), _mm_loadu_ps(row(3).as_ptr()));
+            let even = _mm256_castps_pd(_mm256_set_m128(r2, r0));
+            let odd = _mm256_castps_pd(_mm256_set_m128(r3, r1));
+            let first = _mm256_castpd_ps(_mm256_unpacklo_pd(even, odd));
+            (F32x8(first), F32x8(_mm256_castpd_ps(_mm256_unpackhi_pd(even, odd))))
         }
-        columns
+    }
+
+    #[inline(always)]
+    fn splat_word(self, word: u32) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x4(unsafe { _mm256_set1_epi32(word as i32) })
+    }
+
+    #[inline(always)]
+    fn count(self, first: u32, step: u32) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let steps = _mm256_mul_epu32(_mm256_setr_epi64x(0, 1, 2, 3), self.splat_word(step).0);
+            U64x4(_mm256_add_epi32(steps, _mm256_set1_epi64x(first.into())))
+        }
+    }
+
+    #[inline(always)]
+    fn count_zipped(self, first: u32) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let lanes = _mm256_setr_epi64x(0, 2, 1, 3);
+            U64x4(_mm256_add_epi32(lanes, _mm256_set1_epi64x(first.into())))
+        }
+    }
+}
+
+/// Four 64-bit lanes. Only an [`Avx2`] makes one, so it is a proof as well.
+#[derive(Clone, Copy)]
+pub(crate) struct U64x4(__m256i);
+
+impl Words for U64x4 {
+    #[inline(always)]
+    fn times(self, factor: U64x4) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x4(unsafe { _mm256_mul_epu32(self.0, factor.0) })
+    }
+
+    #[inline(always)]
+    fn high(self) -> U64x4 {
+        // A shuffle, as the shift would go where the products go. SAFETY: `self` proves the CPU's features.
+        U64x4(unsafe { _mm256_shuffle_epi32::<0xf5>(self.0) })
+    }
+
+    #[inline(always)]
+    fn xor(self, a: U64x4, b: U64x4) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x4(unsafe { _mm256_xor_si256(_mm256_xor_si256(self.0, a.0), b.0) })
+    }
+
+    #[inline(always)]
+    fn join(self, high: U64x4) -> U64x4 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x4(unsafe { _mm256_blend_epi32::<0xaa>(self.0, _mm256_shuffle_epi32::<0xa0>(high.0)) })
+    }
+
+    #[inline(always)]
+    fn unzip(self, other: U64x4) -> (U64x4, U64x4) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let low = _mm256_unpacklo_epi64(self.0, other.0);
+            (U64x4(low), U64x4(_mm256_unpackhi_epi64(self.0, other.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn at_least(self, threshold: u32) -> u16 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let greater = _mm256_max_epu32(self.0, _mm256_set1_epi32(threshold as i32));
+            let kept = _mm256_castsi256_ps(_mm256_cmpeq_epi32(greater, self.0));
+            _mm256_movemask_ps(kept) as u16
+        }
     }
 }
 
@@ -197,13 +268,29 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn greatest(self) -> f32 {
+    fn add_pairs(self, other: F32x8) -> F32x8 {
         // SAFETY: `self` proves the CPU's features.
         unsafe {
-            let (low, high) = (_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
-            let four = _mm_max_ps(low, high);
-            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
-            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+            let straight = _mm256_blend_ps::<0xaa>(self.0, other.0);
+            let crossed = F32x8(_mm256_blend_ps::<0xaa>(other.0, self.0)).swap_pairs();
+            F32x8(_mm256_add_ps(straight, crossed.0))
+        }
+    }
+
+    #[inline(always)]
+    fn swap_pairs(self) -> F32x8 {
+        // SAFETY: `self` proves the CPU's features.
+        F32x8(unsafe { _mm256_permute_ps::<0xb1>(self.0) })
+    }
+
+    #[inline(always)]
+    fn keep(self, bits: u16) -> F32x8 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let lane = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+            let bits = _mm256_and_si256(_mm256_set1_epi32(bits.into()), lane);
+            let keep = _mm256_castsi256_ps(_mm256_cmpeq_epi32(bits, lane));
+            F32x8(_mm256_and_ps(self.0, keep))
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Sixteen lanes in a 512-bit register; tails by masked loads and stores.
 
-use super::{Avx2, Lanes, Vector};
+use super::{Avx2, Lanes, Vector, Words};
 use std::arch::x86_64::*;
 use std::ops::{Add, Div, Mul, Sub};
 
-/// Proof that the CPU has AVX2, FMA and AVX-512 F: only [`Lanes::here`] makes one, after asking.
+/// Proof that the CPU has AVX2, FMA and AVX-512 F, BW, VL and DQ: only [`Lanes::here`] makes one, after asking.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(Avx2);
 
@@ -22,12 +22,29 @@ fn mask(n: usize) -> __mmask16 {
 impl Lanes for Avx512 {
     type F32 = F32x16;
 
+    type Words = U64x8;
+
     const N: usize = 16;
 
     #[inline(always)]
     fn here() -> Self {
-        assert!(is_x86_feature_detected!("avx512f"), "no AVX-512");
+        let has = is_x86_feature_detected!("avx512f")
+            && is_x86_feature_detected!("avx512bw")
+            && is_x86_feature_detected!("avx512vl")
+            && is_x86_feature_detected!("avx512dq");
+        assert!(has, "no AVX-512");
         Avx512(Avx2::here())
+    }
+
+    #[inline(always)]
+    fn apart<R>(self, f: impl FnOnce() -> R) -> R {
+        #[inline(never)]
+        #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+        fn apart<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { apart(f) }
     }
 
     #[inline(always)]
@@ -65,8 +82,101 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
-        self.0.transpose(rows)
+    fn splat_pair(self, pair: &[f32; 2]) -> F32x16 {
+        let pair = u64::from(pair[0].to_bits()) | u64::from(pair[1].to_bits()) << 32;
+        // SAFETY: `self` proves the CPU's features.
+        F32x16(unsafe { _mm512_castsi512_ps(_mm512_set1_epi64(pair as i64)) })
+    }
+
+    #[inline(always)]
+    fn load_pairs<'a>(self, row: impl Fn(usize) -> &'a [f32; 4]) -> (F32x16, F32x16) {
+        // SAFETY: each row is 16 readable bytes and `loadu` needs no alignment; `self` proves the CPU's features.
+        unsafe {
+            let mut quarters = [_mm512_setzero_ps(); 2];
+            // Four rows in the quarters of a register: masked broadcasts cost no shuffle.
+            for (first, x) in quarters.iter_mut().enumerate() {
+                *x = _mm512_castps128_ps512(_mm_loadu_ps(row(first).as_ptr()));
+                let third = _mm_loadu_ps(row(first + 2).as_ptr());
+                *x = _mm512_mask_broadcast_f32x4(*x, 0x00f0, third);
+                let fifth = _mm_loadu_ps(row(first + 4).as_ptr());
+                *x = _mm512_mask_broadcast_f32x4(*x, 0x0f00, fifth);
+                let seventh = _mm_loadu_ps(row(first + 6).as_ptr());
+                *x = _mm512_mask_broadcast_f32x4(*x, 0xf000, seventh);
+            }
+            let (even, odd) = (_mm512_castps_pd(quarters[0]), _mm512_castps_pd(quarters[1]));
+            let first = _mm512_castpd_ps(_mm512_unpacklo_pd(even, odd));
+            (F32x16(first), F32x16(_mm512_castpd_ps(_mm512_unpackhi_pd(even, odd))))
+        }
+    }
+
+    #[inline(always)]
+    fn splat_word(self, word: u32) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x8(unsafe { _mm512_set1_epi32(word as i32) })
+    }
+
+    #[inline(always)]
+    fn count(self, first: u32, step: u32) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let lanes = _mm512_setr_epi64(0, 1, 2, 3, 4, 5, 6, 7);
+            let steps = _mm512_mul_epu32(lanes, self.splat_word(step).0);
+            U64x8(_mm512_add_epi32(steps, _mm512_set1_epi64(first.into())))
+        }
+    }
+
+    #[inline(always)]
+    fn count_zipped(self, first: u32) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let lanes = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+            U64x8(_mm512_add_epi32(lanes, _mm512_set1_epi64(first.into())))
+        }
+    }
+}
+
+/// Eight 64-bit lanes. Only an [`Avx512`] makes one, so it is a proof as well.
+#[derive(Clone, Copy)]
+pub(crate) struct U64x8(__m512i);
+
+impl Words for U64x8 {
+    #[inline(always)]
+    fn times(self, factor: U64x8) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x8(unsafe { _mm512_mul_epu32(self.0, factor.0) })
+    }
+
+    #[inline(always)]
+    fn high(self) -> U64x8 {
+        // A shuffle, as the shift would go where the products go. SAFETY: `self` proves the CPU's features.
+        U64x8(unsafe { _mm512_shuffle_epi32::<0xf5>(self.0) })
+    }
+
+    #[inline(always)]
+    fn xor(self, a: U64x8, b: U64x8) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x8(unsafe { _mm512_ternarylogic_epi64::<0x96>(self.0, a.0, b.0) })
+    }
+
+    #[inline(always)]
+    fn join(self, high: U64x8) -> U64x8 {
+        // SAFETY: `self` proves the CPU's features.
+        U64x8(unsafe { _mm512_mask_shuffle_epi32::<0xa0>(self.0, 0xaaaa, high.0) })
+    }
+
+    #[inline(always)]
+    fn unzip(self, other: U64x8) -> (U64x8, U64x8) {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let low = _mm512_unpacklo_epi64(self.0, other.0);
+            (U64x8(low), U64x8(_mm512_unpackhi_epi64(self.0, other.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn at_least(self, threshold: u32) -> u16 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe { _mm512_cmpge_epu32_mask(self.0, _mm512_set1_epi32(threshold as i32)) }
     }
 }
 
@@ -153,8 +263,24 @@ impl Vector for F32x16 {
     }
 
     #[inline(always)]
-    fn greatest(self) -> f32 {
+    fn add_pairs(self, other: F32x16) -> F32x16 {
         // SAFETY: `self` proves the CPU's features.
-        unsafe { _mm512_reduce_max_ps(self.0) }
+        unsafe {
+            let straight = _mm512_mask_blend_ps(0xaaaa, self.0, other.0);
+            let crossed = F32x16(_mm512_mask_blend_ps(0xaaaa, other.0, self.0)).swap_pairs();
+            F32x16(_mm512_add_ps(straight, crossed.0))
+        }
+    }
+
+    #[inline(always)]
+    fn swap_pairs(self) -> F32x16 {
+        // SAFETY: `self` proves the CPU's features.
+        F32x16(unsafe { _mm512_permute_ps::<0xb1>(self.0) })
+    }
+
+    #[inline(always)]
+    fn keep(self, bits: u16) -> F32x16 {
+        // SAFETY: `self` proves the CPU's features.
+        F32x16(unsafe { _mm512_maskz_mov_ps(bits, self.0) })
     }
 }

@@ -13,6 +13,10 @@ const LN_2_PARTS: (f32, f32) = (355.0 / 512.0, -2.121_944_4e-4);
 /// `e^r ≈ 1 + r + r²·Σ EXP[j]·r^j` for `|r| ≤ ln 2 / 2`: least maximum relative error, 0.05 units in the last place.
 const EXP: [f32; 5] = [0.499_999_93, 0.166_665_2, 0.041_668_39, 0.008_368_717, 0.001_381_459_9];
 
+/// `2^f ≈ 1 + f·Σ EXP_2[j]·f^j` for `|f| ≤ 1/2`: least maximum relative error, 0.02 units in the last place.
+const EXP_2: [f32; 6] =
+    [LN_2, 0.240_226_46, 0.055_503_286, 0.009_618_489, 0.001_339_993_1, 0.000_153_458_12];
+
 /// `P(N < −a) ≈ 2^(−1 − a·Σ TAIL[j]·a^j)` for `0 ≤ a ≤ 6`: least maximum of `|error| / (probability + 1/1000)`, which
 /// makes the absolute error 4e-9. A polynomial of the logarithm, as that of a bell curve is nearly one.
 const TAIL: [f32; 10] = [
@@ -59,6 +63,17 @@ pub(crate) fn exp<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
     let value = exp_reduced(lanes, r).scale_by_exponent(shifted);
     let value = x.if_less(low, lanes.splat(0.0), value);
     high.if_less(x, lanes.splat(f32::INFINITY), value)
+}
+
+/// `2^x` for `x ≤ 0`, within `f32::EPSILON` of itself; 0 below −126, NaN of NaN.
+#[inline(always)]
+pub(crate) fn exp_2_of_negative<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
+    let shift = lanes.splat(SHIFT);
+    let shifted = x + shift;
+    let f = x - (shifted - shift);
+    let value = polynomial(lanes, &EXP_2, f).mul_add(f, lanes.splat(1.0));
+    let least = lanes.splat(-126.0);
+    x.if_less(least, lanes.splat(0.0), value.scale_by_exponent(shifted))
 }
 
 /// `Φ(x) = P(N < x) = (1 + erf(x/√2)) / 2` of the standard normal distribution, within 1e-7 of the truth, and within

@@ -39,11 +39,18 @@ pub(crate) trait Lanes: Copy {
     /// A vector of [`Lanes::N`] elements.
     type F32: Vector;
 
+    /// A vector of half as many 64-bit numbers, each with a word in its low half, to draw random bits with.
+    type Words: Words;
+
     /// Elements in a vector: 8 or 16.
     const N: usize;
 
     /// The proof. Panics where the CPU lacks the level.
     fn here() -> Self;
+
+    /// `f()`, in a function of its own that is compiled for this level. A large kernel calls its parts so: in one function
+    /// with all of them the compiler runs out of patience, and leaves calls in their innermost loops.
+    fn apart<R>(self, f: impl FnOnce() -> R) -> R;
 
     /// `x` in every lane.
     fn splat(self, x: f32) -> Self::F32;
@@ -60,8 +67,41 @@ pub(crate) trait Lanes: Copy {
     /// Writes all of `y`, which is shorter than a vector, from the first lanes.
     fn store_part(self, y: &mut [f32], value: Self::F32);
 
-    /// Rows become columns.
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8];
+    /// `pair` over and over.
+    fn splat_pair(self, pair: &[f32; 2]) -> Self::F32;
+
+    /// The first two elements of each of half as many rows as there are lanes, side by side, and then the next two.
+    fn load_pairs<'a>(self, row: impl Fn(usize) -> &'a [f32; 4]) -> (Self::F32, Self::F32);
+
+    /// `word` in each low half.
+    fn splat_word(self, word: u32) -> Self::Words;
+
+    /// `first + lane·step` in each low half.
+    fn count(self, first: u32, step: u32) -> Self::Words;
+
+    /// `first`, `first + N/4`, `first + 1`, `first + N/4 + 1` and so on in each low half: what [`Words::unzip`] takes apart.
+    fn count_zipped(self, first: u32) -> Self::Words;
+}
+
+/// The operations of Philox by lane.
+pub(crate) trait Words: Copy {
+    /// The 64-bit product of the low halves.
+    fn times(self, factor: Self) -> Self;
+
+    /// The high halves, as low ones; what the high halves of the result hold is not told.
+    fn high(self) -> Self;
+
+    /// Exclusive or of all three.
+    fn xor(self, a: Self, b: Self) -> Self;
+
+    /// The low halves of `self`, with those of `high` as high halves.
+    fn join(self, high: Self) -> Self;
+
+    /// Lanes 0, 2, 4 … of both in turn, then lanes 1, 3, 5 … of both in turn.
+    fn unzip(self, other: Self) -> (Self, Self);
+
+    /// One bit for each half, low ones first: whether it is at least `threshold`.
+    fn at_least(self, threshold: u32) -> u16;
 }
 
 /// Arithmetic by lane. Comparisons with NaN are false.
@@ -95,12 +135,19 @@ pub(crate) trait Vector:
     /// The sum of the lanes, in an order fixed per type.
     fn sum(self) -> f32;
 
-    /// The greatest lane; of NaN and others, either.
-    fn greatest(self) -> f32;
+    /// Sums of neighbours: of `self` in even lanes, of `other` in odd ones.
+    fn add_pairs(self, other: Self) -> Self;
+
+    /// Each lane's neighbour: 1, 0, 3, 2 and so on.
+    fn swap_pairs(self) -> Self;
+
+    /// `self` where the lane's bit is set, and 0 elsewhere.
+    fn keep(self, bits: u16) -> Self;
 }
 
 /// A closure that is always inlined; see the module's documentation.
 macro_rules! inlined {
+    (|| $body:expr) => { #[inline(always)] || $body };
     (|$($argument:pat_param),*| $body:expr) => { #[inline(always)] |$($argument),*| $body };
 }
 pub(crate) use inlined;

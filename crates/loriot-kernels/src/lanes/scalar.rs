@@ -1,6 +1,6 @@
 //! Eight lanes in plain loops, which the compiler turns into whatever the target's baseline has (SSE2 on x86-64).
 
-use super::{Lanes, Vector, inlined};
+use super::{Lanes, Vector, Words, inlined};
 use std::ops::{Add, Div, Mul, Sub};
 
 /// The portable level; every CPU has it.
@@ -15,11 +15,22 @@ pub(crate) struct F32x8([f32; 8]);
 impl Lanes for Scalar {
     type F32 = F32x8;
 
+    type Words = U64x4;
+
     const N: usize = 8;
 
     #[inline(always)]
     fn here() -> Self {
         Scalar(())
+    }
+
+    #[inline(always)]
+    fn apart<R>(self, f: impl FnOnce() -> R) -> R {
+        #[inline(never)]
+        fn apart<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        apart(f)
     }
 
     #[inline(always)]
@@ -50,14 +61,91 @@ impl Lanes for Scalar {
     }
 
     #[inline(always)]
-    fn transpose(self, rows: [[f32; 8]; 8]) -> [[f32; 8]; 8] {
-        let mut columns = [[0.0; 8]; 8];
-        for (i, row) in rows.iter().enumerate() {
-            for (j, x) in row.iter().enumerate() {
-                columns[j][i] = *x;
-            }
+    fn splat_pair(self, &[a, b]: &[f32; 2]) -> F32x8 {
+        F32x8([a, b, a, b, a, b, a, b])
+    }
+
+    #[inline(always)]
+    fn load_pairs<'a>(self, row: impl Fn(usize) -> &'a [f32; 4]) -> (F32x8, F32x8) {
+        let (mut first, mut second) = ([0.0; 8], [0.0; 8]);
+        for i in 0..4 {
+            first[2 * i..][..2].copy_from_slice(&row(i)[..2]);
+            second[2 * i..][..2].copy_from_slice(&row(i)[2..]);
         }
-        columns
+        (F32x8(first), F32x8(second))
+    }
+
+    #[inline(always)]
+    fn splat_word(self, word: u32) -> U64x4 {
+        U64x4([u64::from(word); 4])
+    }
+
+    #[inline(always)]
+    fn count(self, first: u32, step: u32) -> U64x4 {
+        U64x4([0, 1, 2, 3].map(|lane: u32| first.wrapping_add(lane.wrapping_mul(step)).into()))
+    }
+
+    #[inline(always)]
+    fn count_zipped(self, first: u32) -> U64x4 {
+        U64x4([0, 2, 1, 3].map(|lane| first.wrapping_add(lane).into()))
+    }
+}
+
+/// Four 64-bit lanes of [`Scalar`].
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(crate) struct U64x4([u64; 4]);
+
+/// The low half.
+const LOW: u64 = 0xffff_ffff;
+
+impl Words for U64x4 {
+    #[inline(always)]
+    fn times(mut self, factor: U64x4) -> U64x4 {
+        for i in 0..4 {
+            self.0[i] = (self.0[i] & LOW) * (factor.0[i] & LOW);
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn high(mut self) -> U64x4 {
+        for i in 0..4 {
+            self.0[i] >>= 32;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn xor(mut self, a: U64x4, b: U64x4) -> U64x4 {
+        for i in 0..4 {
+            self.0[i] ^= a.0[i] ^ b.0[i];
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn join(mut self, high: U64x4) -> U64x4 {
+        for i in 0..4 {
+            self.0[i] = self.0[i] & LOW | high.0[i] << 32;
+        }
+        self
+    }
+
+    #[inline(always)]
+    fn unzip(self, other: U64x4) -> (U64x4, U64x4) {
+        let (a, b) = (self.0, other.0);
+        (U64x4([a[0], b[0], a[2], b[2]]), U64x4([a[1], b[1], a[3], b[3]]))
+    }
+
+    #[inline(always)]
+    fn at_least(self, threshold: u32) -> u16 {
+        let mut bits = 0;
+        for i in 0..4 {
+            bits |= u16::from(self.0[i] as u32 >= threshold) << (2 * i);
+            bits |= u16::from((self.0[i] >> 32) as u32 >= threshold) << (2 * i + 1);
+        }
+        bits
     }
 }
 
@@ -164,9 +252,33 @@ impl Vector for F32x8 {
     }
 
     #[inline(always)]
-    fn greatest(self) -> f32 {
-        let max = |a: f32, b: f32| if a > b { a } else { b };
+    fn add_pairs(self, other: F32x8) -> F32x8 {
+        let (a, b) = (self.0, other.0);
+        F32x8([
+            a[0] + a[1],
+            b[0] + b[1],
+            a[2] + a[3],
+            b[2] + b[3],
+            a[4] + a[5],
+            b[4] + b[5],
+            a[6] + a[7],
+            b[6] + b[7],
+        ])
+    }
+
+    #[inline(always)]
+    fn swap_pairs(self) -> F32x8 {
         let x = self.0;
-        max(max(max(x[0], x[4]), max(x[2], x[6])), max(max(x[1], x[5]), max(x[3], x[7])))
+        F32x8([x[1], x[0], x[3], x[2], x[5], x[4], x[7], x[6]])
+    }
+
+    #[inline(always)]
+    fn keep(mut self, bits: u16) -> F32x8 {
+        for (i, x) in self.0.iter_mut().enumerate() {
+            // A choice between two values became a branch per element, wrong one time in ten.
+            let keep = u32::from(bits >> i & 1).wrapping_neg();
+            *x = f32::from_bits(x.to_bits() & keep);
+        }
+        self
     }
 }
