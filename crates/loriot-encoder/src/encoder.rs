@@ -2,6 +2,7 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::batch::{Packed, Side};
+use crate::depth::Depth;
 use crate::error::{HubError, ModelError};
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward};
@@ -385,7 +386,7 @@ impl Encoder {
             lora,
             dropout: None,
             pooling: self.folder.pooling,
-            lowest_layer: self.n_layers(),
+            depth: Depth::Nowhere,
         }
     }
 

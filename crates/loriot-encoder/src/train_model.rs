@@ -1,8 +1,9 @@
 //! What a training loop drives: an encoder, its trained parameters, and their gradients.
 
 use crate::adapter::{Adapter, LoraModule};
-use crate::backward::{Depth, backward_layer, backward_pool};
+use crate::backward::{backward_layer, backward_pool};
 use crate::batch::{Packed, Text, chunks};
+use crate::depth::Depth;
 use crate::encoder::Encoder;
 use crate::forward::{LoraLayer, Pass, forward};
 use crate::gradients::{EmbeddingGradients, LayerSums, Task};
@@ -186,7 +187,7 @@ impl TrainModel {
     pub fn backward(&mut self, dunit_bd: &[f32]) {
         let (d, n_layers) = (self.encoder.dim(), self.encoder.n_layers());
         assert_eq!(dunit_bd.len(), self.cuts.last().map_or(0, |cut| cut.end) * d);
-        let Some(depth) = self.depth() else { return };
+        let lowest_layer = self.depth().lowest_layer(n_layers);
         let mut gradients: Vec<Vec<f32>> =
             self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
         let mut tapes = std::mem::take(&mut self.tapes);
@@ -199,9 +200,9 @@ impl TrainModel {
             workers.for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
                 backward_pool(&pass, tape, &dunit_bd[cut.start * d..cut.end * d]);
             });
-            for layer in (depth.lowest_layer()..n_layers).rev() {
+            for layer in (lowest_layer..n_layers).rev() {
                 workers.for_each(tapes.iter_mut().collect(), |tape| {
-                    backward_layer(&pass, layer, depth, tape);
+                    backward_layer(&pass, layer, tape);
                 });
                 let n_threads = workers.n_threads();
                 let sums = LayerSums { pass: &pass, layer, chunks: tapes, n_threads };
@@ -257,11 +258,12 @@ impl TrainModel {
         Some(weights)
     }
 
-    fn depth(&self) -> Option<Depth> {
+    fn depth(&self) -> Depth {
         match &self.trained {
-            Layout::Full(_) => Some(Depth::Embeddings),
+            Layout::Full(_) => Depth::Embeddings,
             Layout::Lora(adapter) => {
-                adapter.modules.iter().map(|module| module.site).min().map(Depth::Site)
+                let lowest = adapter.modules.iter().map(|module| module.site).min();
+                lowest.map_or(Depth::Nowhere, Depth::Site)
             }
         }
     }
@@ -270,7 +272,7 @@ impl TrainModel {
         let dropout = Dropout { rates: self.dropout, seed: self.seed, step: self.step };
         Pass {
             dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
-            lowest_layer: self.depth().map_or(self.encoder.n_layers(), Depth::lowest_layer),
+            depth: self.depth(),
             ..self.encoder.pass(lora)
         }
     }
