@@ -13,7 +13,7 @@ use crate::forward::{Pass, Texts};
 use crate::lora::Member;
 use crate::model::{Layer, LayerNorm, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, sized};
+use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, copied, sized};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Init, Mat, MatMut};
 
@@ -104,7 +104,7 @@ impl<'a> Step<'a> {
         let (d, f, n) = (config.hidden_size, config.intermediate_size, self.n());
         let weight_d = &self.layer().output_norm.weight_d;
         if self.pass.depth.is_full() {
-            self.gradients.doutput_norm_nd.clone_from(&self.gradients.dy_nd);
+            copied(&mut self.gradients.doutput_norm_nd, &self.gradients.dy_nd);
         }
         isa.layer_norm_backward_in_place(
             &mut self.gradients.dy_nd,
@@ -113,7 +113,7 @@ impl<'a> Step<'a> {
             weight_d,
         );
         let mut doutput_nd = self.take_dy(LinearKind::Output);
-        doutput_nd.clone_from(&self.gradients.dy_nd);
+        copied(&mut doutput_nd, &self.gradients.dy_nd);
         self.pass.drop_hidden(&mut doutput_nd, self.texts, self.layer, Site::FfnOutput);
 
         self.project(LinearKind::Output, &doutput_nd);
@@ -156,7 +156,7 @@ impl<'a> Step<'a> {
         let (isa, d, n) = (self.pass.isa(), self.pass.d(), self.n());
         let weight_d = &self.layer().attention_norm.weight_d;
         if self.pass.depth.is_full() {
-            self.gradients.dattention_norm_nd.clone_from(&self.gradients.dy_nd);
+            copied(&mut self.gradients.dattention_norm_nd, &self.gradients.dy_nd);
         }
         isa.layer_norm_backward_in_place(
             &mut self.gradients.dy_nd,
@@ -165,7 +165,7 @@ impl<'a> Step<'a> {
             weight_d,
         );
         let mut dattention_nd = self.take_dy(LinearKind::AttentionOutput);
-        dattention_nd.clone_from(&self.gradients.dy_nd);
+        copied(&mut dattention_nd, &self.gradients.dy_nd);
         self.pass.drop_hidden(&mut dattention_nd, self.texts, self.layer, Site::AttentionOutput);
 
         self.project(LinearKind::AttentionOutput, &dattention_nd);

@@ -14,7 +14,9 @@ use crate::folder::Pooling;
 use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, lora_site, sized};
+use crate::tape::{
+    ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, copied, lora_site, sized,
+};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::Site;
@@ -28,6 +30,8 @@ pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; 6];
 #[derive(Clone, Copy)]
 pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
+    /// The word embedding: the model's, or the one that is being trained.
+    pub(crate) word_vd: &'a [f32],
     /// One entry a layer, or none at all.
     pub(crate) lora: &'a [LoraLayer<'a>],
     pub(crate) dropout: Option<Dropout>,
@@ -103,7 +107,7 @@ impl Pass<'_> {
         if !self.drops_lora() {
             return x_ni;
         }
-        sized(dropped, x_ni.len()).copy_from_slice(x_ni);
+        copied(dropped, x_ni);
         self.drop_lora_in_place(dropped, chunk, layer, kind);
         dropped
     }
@@ -173,7 +177,7 @@ pub(crate) fn forward(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     let lowest_layer = pass.lowest_layer();
     for layer in 0..pass.model.config.n_layers {
         if layer == lowest_layer {
-            chunk.lowest_x_nd.clone_from(&scratch.x_nd);
+            copied(&mut chunk.lowest_x_nd, &scratch.x_nd);
         }
         let kept = layer.checked_sub(lowest_layer).map(|tape| &mut layers[tape]);
         forward_layer(pass, layer, kept, texts, scratch);
@@ -188,7 +192,7 @@ fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     let x_nd = sized(&mut chunk.scratch.x_nd, n * d);
     let tokens = chunk.packed.ids.iter().zip(chunk.packed.positions());
     for (sum_d, (&id, position)) in x_nd.chunks_exact_mut(d).zip(tokens) {
-        let word_d = &embeddings.word_vd[id as usize * d..][..d];
+        let word_d = &pass.word_vd[id as usize * d..][..d];
         let position_d = &embeddings.position_pd[position * d..][..d];
         for at in 0..d {
             sum_d[at] = word_d[at] + embeddings.token_type_d[at] + position_d[at];

@@ -101,11 +101,9 @@ impl TrainModel {
                 let weights = encoder.weights().expect("no adapter was folded in").clone();
                 let names = weights.names().filter(|name| !name.starts_with("pooler."));
                 let parameters = names.map(|name| {
-                    parameter(
-                        name.to_owned(),
-                        weights.shape(name).to_vec(),
-                        weights.get(name).into_owned(),
-                    )
+                    let value = weights.get(name).into_owned();
+                    weights.release(name);
+                    parameter(name.to_owned(), weights.shape(name).to_vec(), value)
                 });
                 let parameters = parameters.collect();
                 (Layout::Full(weights), parameters)
@@ -115,7 +113,8 @@ impl TrainModel {
         TrainModel { encoder, trained, parameters, dropout, seed, tapes, cuts, step: 0 }
     }
 
-    /// The encoder, whose own weights are the starting ones unless they are trained.
+    /// The encoder. Its weights are the starting ones; where they are trained, only
+    /// [`TrainModel::embed_ids`] embeds with what they have become.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
@@ -234,7 +233,8 @@ impl TrainModel {
     /// Unit vectors with the parameters as they are, without dropout; see [`Encoder::embed_ids`].
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
         let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
-        self.encoder.embed_ids_with(&lora, ids)
+        let pass = Pass { dropout: None, depth: Depth::Nowhere, ..self.pass(&lora) };
+        self.encoder.embed_ids_in(&pass, ids)
     }
 
     /// The adapter with its values as they are; `None` under full fine-tuning.
@@ -270,10 +270,15 @@ impl TrainModel {
 
     fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
         let dropout = Dropout { rates: self.dropout, seed: self.seed, step: self.step };
+        let pass = self.encoder.pass(lora);
         Pass {
+            word_vd: match self.trained {
+                Layout::Full(_) => &self.parameters[0].value,
+                Layout::Lora(_) => pass.word_vd,
+            },
             dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
             depth: self.depth(),
-            ..self.encoder.pass(lora)
+            ..pass
         }
     }
 }
