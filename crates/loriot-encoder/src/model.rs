@@ -8,7 +8,7 @@ use crate::modules::{LinearKind, LinearSite};
 use crate::weights::{Table, Weights};
 use crate::workers::Workers;
 use loriot_kernels::Isa;
-use loriot_kernels::gemm::PackedWeight;
+use loriot_kernels::gemm::{PackedWeight, Precision};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -111,7 +111,7 @@ impl LayerNorm {
 impl Linear {
     /// Packs linear layers with the same inputs as one, their outputs side by side.
     fn pack(isa: Isa, tensor: &TensorOf<'_>, names: &[String], i: usize) -> Linear {
-        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i));
+        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i, Precision::F32));
         Linear { weight, bias_o: biases(tensor, names) }
     }
 
