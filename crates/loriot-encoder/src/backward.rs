@@ -11,47 +11,11 @@
 use crate::folder::Pooling;
 use crate::forward::{Pass, Texts};
 use crate::lora::Member;
-use crate::model::{Layer, output_columns};
-use crate::modules::{LinearKind, LinearSite};
-use crate::tape::{ChunkTape, LayerGradients, LayerTape, Scratch, sized};
+use crate::model::{Layer, LayerNorm, output_columns};
+use crate::modules::LinearKind;
+use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, copied, sized};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Init, Mat, MatMut};
-
-/// How far down the gradient has to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Depth {
-    /// To the embedding tables: full fine-tuning.
-    Embeddings,
-    /// To the parameters of this linear layer, the lowest with an adapter.
-    Site(LinearSite),
-}
-
-impl Depth {
-    /// Whether the gradient by the input of this linear layer is wanted by anything below it. Query,
-    /// key and value read the same input, so none of them stands below another.
-    fn passes(self, layer: usize, kind: LinearKind) -> bool {
-        match self {
-            Depth::Embeddings => true,
-            Depth::Site(lowest) => (lowest.layer, lowest.kind.stage()) < (layer, kind.stage()),
-        }
-    }
-
-    /// Whether the gradient by the result of this linear layer is wanted at all.
-    fn reaches(self, layer: usize, kind: LinearKind) -> bool {
-        match self {
-            Depth::Embeddings => true,
-            Depth::Site(lowest) => (lowest.layer, lowest.kind.stage()) <= (layer, kind.stage()),
-        }
-    }
-
-    /// The lowest layer with something trained.
-    pub(crate) fn lowest_layer(self) -> usize {
-        match self {
-            Depth::Embeddings => 0,
-            Depth::Site(site) => site.layer,
-        }
-    }
-}
 
 /// The gradient by the last hidden state, from the one by the unit vectors.
 pub(crate) fn backward_pool(pass: &Pass<'_>, chunk: &mut ChunkTape, dunit_bd: &[f32]) {
@@ -68,13 +32,44 @@ pub(crate) fn backward_pool(pass: &Pass<'_>, chunk: &mut ChunkTape, dunit_bd: &[
 
 /// Carries a chunk's gradient through one layer: `gradients.dy_nd` is by its result before and, where
 /// anything below is trained, by its input after.
-pub(crate) fn backward_layer(pass: &Pass<'_>, layer: usize, depth: Depth, chunk: &mut ChunkTape) {
+pub(crate) fn backward_layer(pass: &Pass<'_>, layer: usize, chunk: &mut ChunkTape) {
     let ChunkTape { packed, keys, layers, gradients, scratch, .. } = chunk;
     let texts = Texts { offsets: &packed.offsets, keys };
-    let tape = &layers[pass.tape_of(layer)];
-    let mut step = Step { pass, layer, depth, texts, tape, gradients, scratch };
+    let (below, from_here) = layers.split_at(layer - pass.lowest_layer());
+    let (tape, below) = (&from_here[0], below.last());
+    compute_inputs(pass, layer, tape, below, &mut gradients.inputs);
+    let mut step = Step { pass, layer, texts, tape, gradients, scratch };
     if step.feed_forward() && step.attention_block() {
         step.attention();
+    }
+}
+
+/// Computes again the inputs of a layer's trained linear layers; `below` is the tape of the layer below
+/// unless this is the lowest.
+fn compute_inputs(
+    pass: &Pass<'_>,
+    layer: usize,
+    tape: &LayerTape,
+    below: Option<&LayerTape>,
+    inputs: &mut Inputs,
+) {
+    let isa = pass.isa();
+    let norm_result = |y_nd: &mut Vec<f32>, xhat_nd: &[f32], norm: &LayerNorm| {
+        let y_nd = sized(y_nd, xhat_nd.len());
+        isa.layer_norm_result(y_nd, xhat_nd, &norm.weight_d, &norm.bias_d);
+    };
+    let layers = &pass.model.layers;
+    if let Some(below) = below.filter(|_| pass.trains(layer, LinearKind::Query)) {
+        norm_result(&mut inputs.x_nd, &below.output_xhat_nd, &layers[layer - 1].output_norm);
+    }
+    if pass.trains(layer, LinearKind::Intermediate) {
+        let xhat_nd = &tape.attention_xhat_nd;
+        norm_result(&mut inputs.middle_nd, xhat_nd, &layers[layer].attention_norm);
+    }
+    if pass.trains(layer, LinearKind::Output) {
+        let preactivation_nf = &tape.preactivation_nf;
+        let activated_nf = sized(&mut inputs.activated_nf, preactivation_nf.len());
+        isa.activation(activated_nf, preactivation_nf, pass.model.config.activation);
     }
 }
 
@@ -83,124 +78,121 @@ pub(crate) fn backward_layer(pass: &Pass<'_>, layer: usize, depth: Depth, chunk:
 struct Step<'a> {
     pass: &'a Pass<'a>,
     layer: usize,
-    depth: Depth,
     texts: Texts<'a>,
     tape: &'a LayerTape,
     gradients: &'a mut LayerGradients,
     scratch: &'a mut Scratch,
 }
 
-impl Step<'_> {
-    fn layer(&self) -> &Layer {
+impl<'a> Step<'a> {
+    fn layer(&self) -> &'a Layer {
         &self.pass.model.layers[self.layer]
+    }
+
+    /// Tokens of the chunk.
+    fn n(&self) -> usize {
+        self.tape.output_rstd_n.len()
+    }
+
+    fn passes(&self, kind: LinearKind) -> bool {
+        self.pass.depth.passes(self.layer, kind)
     }
 
     /// `y = LN(m + dropout(f(m·W₁ᵀ)·W₂ᵀ))`: from `dy_nd` to the gradient by `m`, in the same place.
     fn feed_forward(&mut self) -> bool {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
-        let (d, f) = (config.hidden_size, config.intermediate_size);
-        let n = self.tape.x_nd.len() / d;
-        std::mem::swap(&mut self.gradients.doutput_norm_nd, &mut self.gradients.dy_nd);
-        let dy_nd = sized(&mut self.gradients.dy_nd, n * d);
-        isa.layer_norm_backward(
-            dy_nd,
-            &self.gradients.doutput_norm_nd,
+        let (d, f, n) = (config.hidden_size, config.intermediate_size, self.n());
+        let weight_d = &self.layer().output_norm.weight_d;
+        if self.pass.depth.is_full() {
+            copied(&mut self.gradients.doutput_norm_nd, &self.gradients.dy_nd);
+        }
+        isa.layer_norm_backward_in_place(
+            &mut self.gradients.dy_nd,
             &self.tape.output_xhat_nd,
             &self.tape.output_rstd_n,
-            &self.pass.model.layers[self.layer].output_norm.weight_d,
+            weight_d,
         );
-        let doutput_nd = sized(&mut self.gradients.doutput_nd, n * d);
-        doutput_nd.copy_from_slice(dy_nd);
-        self.pass.drop_hidden(doutput_nd, self.texts, self.layer, Site::FfnOutput);
+        let mut doutput_nd = self.take_dy(LinearKind::Output);
+        copied(&mut doutput_nd, &self.gradients.dy_nd);
+        self.pass.drop_hidden(&mut doutput_nd, self.texts, self.layer, Site::FfnOutput);
 
-        self.project(LinearKind::Output);
-        if self.depth == Depth::Embeddings
-            || self.pass.lora(self.layer, LinearKind::Output).is_some()
-        {
-            let activated_nf = sized(&mut self.gradients.activated_nf, n * f);
-            isa.activation(activated_nf, &self.tape.preactivation_nf, config.activation);
+        self.project(LinearKind::Output, &doutput_nd);
+        let mut dintermediate_nf = self.take_dy(LinearKind::Intermediate);
+        if self.passes(LinearKind::Output) {
+            isa.linear_backward(
+                MatMut::row_major(sized(&mut dintermediate_nf, n * f), n, f),
+                Mat::row_major(&doutput_nd, n, d),
+                &self.layer().output.weight,
+                Init::Zero,
+            );
+            self.add_lora_input_gradient(LinearKind::Output, &mut dintermediate_nf);
+            let preactivation_nf = &self.tape.preactivation_nf;
+            isa.activation_backward_in_place(
+                &mut dintermediate_nf,
+                preactivation_nf,
+                config.activation,
+            );
+            self.project(LinearKind::Intermediate, &dintermediate_nf);
         }
-        if !self.depth.passes(self.layer, LinearKind::Output) {
-            return false;
+        if self.passes(LinearKind::Intermediate) {
+            let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
+            isa.linear_backward(
+                MatMut::row_major(&mut dmiddle_nd, n, d),
+                Mat::row_major(&dintermediate_nf, n, f),
+                &self.layer().intermediate.weight,
+                Init::Accumulate,
+            );
+            self.add_lora_input_gradient(LinearKind::Intermediate, &mut dmiddle_nd);
+            self.gradients.dy_nd = dmiddle_nd;
         }
-        let mut dintermediate_nf = std::mem::take(&mut self.gradients.dintermediate_nf);
-        isa.linear_backward(
-            MatMut::row_major(sized(&mut dintermediate_nf, n * f), n, f),
-            Mat::row_major(&self.gradients.doutput_nd, n, d),
-            &self.layer().output.weight,
-            Init::Zero,
-        );
-        self.add_lora_input_gradient(LinearKind::Output, &mut dintermediate_nf);
-        let preactivation_nf = &self.tape.preactivation_nf;
-        isa.activation_backward_in_place(
-            &mut dintermediate_nf,
-            preactivation_nf,
-            config.activation,
-        );
-        self.gradients.dintermediate_nf = dintermediate_nf;
-
-        self.project(LinearKind::Intermediate);
-        if !self.depth.passes(self.layer, LinearKind::Intermediate) {
-            return false;
-        }
-        let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
-        isa.linear_backward(
-            MatMut::row_major(&mut dmiddle_nd, n, d),
-            Mat::row_major(&self.gradients.dintermediate_nf, n, f),
-            &self.layer().intermediate.weight,
-            Init::Accumulate,
-        );
-        self.add_lora_input_gradient(LinearKind::Intermediate, &mut dmiddle_nd);
-        self.gradients.dy_nd = dmiddle_nd;
-        true
+        self.give_dy(LinearKind::Output, doutput_nd);
+        self.give_dy(LinearKind::Intermediate, dintermediate_nf);
+        self.passes(LinearKind::Intermediate)
     }
 
-    /// `m = LN(x + dropout(c·Woᵀ))`: from the gradient by `m` to those by `c`, in `scratch.nd`, and by
-    /// `x` along the residual, in `dy_nd`.
+    /// `m = LN(x + dropout(c·Woᵀ))`: from the gradient by `m` to those by `c`, in `scratch.context_nd`,
+    /// and by `x` along the residual, in `dy_nd`.
     fn attention_block(&mut self) -> bool {
-        let isa = self.pass.isa();
-        let d = self.pass.d();
-        let n = self.tape.x_nd.len() / d;
-        std::mem::swap(&mut self.gradients.dattention_norm_nd, &mut self.gradients.dy_nd);
-        let dx_nd = sized(&mut self.gradients.dy_nd, n * d);
-        isa.layer_norm_backward(
-            dx_nd,
-            &self.gradients.dattention_norm_nd,
+        let (isa, d, n) = (self.pass.isa(), self.pass.d(), self.n());
+        let weight_d = &self.layer().attention_norm.weight_d;
+        if self.pass.depth.is_full() {
+            copied(&mut self.gradients.dattention_norm_nd, &self.gradients.dy_nd);
+        }
+        isa.layer_norm_backward_in_place(
+            &mut self.gradients.dy_nd,
             &self.tape.attention_xhat_nd,
             &self.tape.attention_rstd_n,
-            &self.pass.model.layers[self.layer].attention_norm.weight_d,
+            weight_d,
         );
-        let dattention_nd = sized(&mut self.gradients.dattention_output_nd, n * d);
-        dattention_nd.copy_from_slice(dx_nd);
-        self.pass.drop_hidden(dattention_nd, self.texts, self.layer, Site::AttentionOutput);
+        let mut dattention_nd = self.take_dy(LinearKind::AttentionOutput);
+        copied(&mut dattention_nd, &self.gradients.dy_nd);
+        self.pass.drop_hidden(&mut dattention_nd, self.texts, self.layer, Site::AttentionOutput);
 
-        self.project(LinearKind::AttentionOutput);
-        if !self.depth.passes(self.layer, LinearKind::AttentionOutput) {
-            return false;
+        self.project(LinearKind::AttentionOutput, &dattention_nd);
+        if self.passes(LinearKind::AttentionOutput) {
+            let mut dcontext_nd = std::mem::take(&mut self.scratch.context_nd);
+            isa.linear_backward(
+                MatMut::row_major(sized(&mut dcontext_nd, n * d), n, d),
+                Mat::row_major(&dattention_nd, n, d),
+                &self.layer().attention_output.weight,
+                Init::Zero,
+            );
+            self.add_lora_input_gradient(LinearKind::AttentionOutput, &mut dcontext_nd);
+            self.scratch.context_nd = dcontext_nd;
         }
-        let mut dcontext_nd = std::mem::take(&mut self.scratch.nd);
-        isa.linear_backward(
-            MatMut::row_major(sized(&mut dcontext_nd, n * d), n, d),
-            Mat::row_major(&self.gradients.dattention_output_nd, n, d),
-            &self.layer().attention_output.weight,
-            Init::Zero,
-        );
-        self.add_lora_input_gradient(LinearKind::AttentionOutput, &mut dcontext_nd);
-        self.scratch.nd = dcontext_nd;
-        true
+        self.give_dy(LinearKind::AttentionOutput, dattention_nd);
+        self.passes(LinearKind::AttentionOutput)
     }
 
     /// `c = attention(x·Wqkvᵀ)`: adds the gradient by `x` through the projections to `dy_nd`.
     fn attention(&mut self) {
-        let isa = self.pass.isa();
-        let d = self.pass.d();
-        let n = self.tape.x_nd.len() / d;
+        let (isa, d, n) = (self.pass.isa(), self.pass.d(), self.n());
         let n_heads = self.pass.model.config.n_heads;
-        let dqkv_n3d = sized(&mut self.gradients.dqkv_n3d, n * 3 * d);
-        let Scratch { nd: dcontext_nd, streams, attention, .. } = &mut *self.scratch;
+        let mut dqkv_n3d = self.take_dy(LinearKind::Query);
+        let Scratch { context_nd: dcontext_nd, streams, attention, .. } = &mut *self.scratch;
         self.pass.with_attention_dropout(streams, self.texts, self.layer, |dropout| {
             isa.attention_backward(
-                dqkv_n3d,
+                sized(&mut dqkv_n3d, n * 3 * d),
                 dcontext_nd,
                 &self.tape.qkv_n3d,
                 self.texts.offsets,
@@ -209,35 +201,54 @@ impl Step<'_> {
                 attention,
             );
         });
-        self.project(LinearKind::Query);
-        if !self.depth.passes(self.layer, LinearKind::Query) {
-            return;
+        self.project(LinearKind::Query, &dqkv_n3d);
+        if self.passes(LinearKind::Query) {
+            let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
+            isa.linear_backward(
+                MatMut::row_major(&mut dx_nd, n, d),
+                Mat::row_major(&dqkv_n3d, n, 3 * d),
+                &self.layer().qkv.weight,
+                Init::Accumulate,
+            );
+            self.add_lora_input_gradient(LinearKind::Query, &mut dx_nd);
+            self.gradients.dy_nd = dx_nd;
         }
-        let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
-        isa.linear_backward(
-            MatMut::row_major(&mut dx_nd, n, d),
-            Mat::row_major(&self.gradients.dqkv_n3d, n, 3 * d),
-            &self.layer().qkv.weight,
-            Init::Accumulate,
-        );
-        self.add_lora_input_gradient(LinearKind::Query, &mut dx_nd);
-        self.gradients.dy_nd = dx_nd;
+        self.give_dy(LinearKind::Query, dqkv_n3d);
     }
 
-    /// `dy·B` of the adapters that read the same input as `kind`, whose `dy` is known by now.
-    fn project(&mut self, kind: LinearKind) {
+    /// A buffer for the gradient by the result of a linear layer. It is kept for the sums over all
+    /// chunks where the layer is trained, and scratch where it is not; see [`Step::give_dy`].
+    fn take_dy(&mut self, kind: LinearKind) -> Vec<f32> {
+        std::mem::take(self.dy_buffer(kind))
+    }
+
+    /// Puts back what [`Step::take_dy`] gave.
+    fn give_dy(&mut self, kind: LinearKind, dy_no: Vec<f32>) {
+        *self.dy_buffer(kind) = dy_no;
+    }
+
+    fn dy_buffer(&mut self, kind: LinearKind) -> &mut Vec<f32> {
+        match kind {
+            _ if self.pass.trains(self.layer, kind) => self.gradients.dy_no.get_mut(kind),
+            LinearKind::Output | LinearKind::AttentionOutput => &mut self.scratch.branch_nd,
+            // What is before the activation function is wide enough for query, key and value.
+            _ => &mut self.scratch.activated_nf,
+        }
+    }
+
+    /// `dy·B` of the adapters that read the same input as `kind`, given the `dy` that they share.
+    fn project(&mut self, kind: LinearKind, dy_no: &[f32]) {
         let group = self.pass.lora_group(self.layer, kind);
-        if group.rank() == 0 || !self.depth.reaches(self.layer, kind) {
+        if group.rank() == 0 || !self.pass.depth.reaches(self.layer, kind) {
             return;
         }
-        let mut dyb_nr = std::mem::take(self.gradients.dyb_nr.get_mut(kind));
+        let dyb_nr = self.gradients.dyb_nr.get_mut(kind);
         for Member { kind, lora, columns } in group.members() {
-            let dy = self.gradients.dy(self.pass, *kind);
-            let dyb_nr = sized(&mut dyb_nr, dy.n_rows() * group.rank());
+            let dy = output_of(self.pass, *kind, dy_no);
+            let dyb_nr = sized(dyb_nr, dy.n_rows() * group.rank());
             let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
             self.pass.isa().gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
         }
-        *self.gradients.dyb_nr.get_mut(kind) = dyb_nr;
     }
 
     /// Adds the gradient by an input along the adapters that read it: `dx += s·(dy·B)·A`.
@@ -265,17 +276,16 @@ impl Step<'_> {
 }
 
 impl LayerGradients {
-    /// The gradient by the result of a linear layer.
+    /// The gradient by the result of a trained linear layer.
     pub(crate) fn dy(&self, pass: &Pass<'_>, kind: LinearKind) -> Mat<'_> {
-        let config = &pass.model.config;
-        let (dy, width) = match kind {
-            LinearKind::Query | LinearKind::Key | LinearKind::Value => {
-                (&self.dqkv_n3d, 3 * config.hidden_size)
-            }
-            LinearKind::AttentionOutput => (&self.dattention_output_nd, config.hidden_size),
-            LinearKind::Intermediate => (&self.dintermediate_nf, config.intermediate_size),
-            LinearKind::Output => (&self.doutput_nd, config.hidden_size),
-        };
-        Mat::row_major(dy, dy.len() / width, width).columns(output_columns(kind, config))
+        output_of(pass, kind, self.dy_no.get(kind))
     }
+}
+
+/// The columns of one linear layer in what it shares with those that read the same input.
+fn output_of<'a>(pass: &Pass<'_>, kind: LinearKind, y_no: &'a [f32]) -> Mat<'a> {
+    let config = &pass.model.config;
+    let (o, _) = kind.shape(config);
+    let width = if kind.stage() == 0 { 3 * o } else { o };
+    Mat::row_major(y_no, y_no.len() / width, width).columns(output_columns(kind, config))
 }

@@ -2,6 +2,8 @@
 
 use crate::adapter::{Adapter, AdapterError};
 use crate::batch::{Packed, Side};
+use crate::config::Config;
+use crate::depth::Depth;
 use crate::error::{HubError, ModelError};
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward};
@@ -13,7 +15,9 @@ use crate::workers::{Workers, WorkersError};
 use crate::{hub, tape::TextKey};
 use loriot_files::{Hint, Sha256Hasher};
 use loriot_kernels::Isa;
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Mutex;
 
 /// Tokens of a micro-batch that one thread embeds at a time.
@@ -147,18 +151,27 @@ impl Encoder {
                 options.model
             ));
         }
-        let tokenizer = Tokenizer::open(&path, folder.config.vocab_size)?;
-        let mut weights = Weights::open(&path, &folder.config)?;
-        let base_identity = weights.sha256();
+        let weights = Weights::map(&path, &folder.config)?;
+        let adapter = match &options.adapter {
+            Some(name) => {
+                let path = hub::resolve_adapter(name)?;
+                Some((Adapter::open(&path, &folder.config)?, Settings::open(&path)?))
+            }
+            None => None,
+        };
+        let merged = adapter.as_ref().map(|(adapter, _)| adapter);
+        // Hashing the weights takes as long as everything else.
+        let (base_identity, loaded) = workers.join(
+            || weights.sha256(),
+            || Loaded::read(&path, &folder.config, &weights, merged, options.isa, &workers),
+        );
 
         let mut adapter_identity = String::new();
-        if let Some(name) = &options.adapter {
-            let adapter_path = hub::resolve_adapter(name)?;
-            let adapter = Adapter::open(&adapter_path, &folder.config)?;
-            if let Some(trained) = Settings::open(&adapter_path)? {
+        if let Some((adapter, trained)) = adapter {
+            if let Some(trained) = trained {
                 if trained.base.sha256 != base_identity {
                     return Err(OpenError::OtherBase {
-                        adapter: name.clone(),
+                        adapter: options.adapter.clone().unwrap_or_default(),
                         wanted: short(&trained.base.sha256),
                         wanted_name: trained.base.name,
                         model: options.model.clone(),
@@ -167,10 +180,10 @@ impl Encoder {
                 }
                 settings = Some(trained);
             }
-            notes.extend(adapter.notes.iter().cloned());
-            adapter.merge_into(&mut weights)?;
             adapter_identity = adapter.sha256();
+            notes.extend(adapter.notes);
         }
+        let Loaded { tokenizer, tokenizer_identity, model } = loaded?;
 
         let limit = folder.config.max_positions;
         let from_files = settings.as_ref().map(|settings| settings.max_length);
@@ -191,8 +204,6 @@ impl Encoder {
             ),
         };
 
-        let model = Model::pack(&weights, &folder.config, options.isa, &workers);
-        weights.release();
         let weights = options.adapter.is_none().then_some(weights);
         let mut encoder = Encoder {
             folder,
@@ -207,17 +218,17 @@ impl Encoder {
             identity: String::new(),
             tapes: Mutex::default(),
         };
-        encoder.identity = encoder.identify(&adapter_identity);
+        encoder.identity = encoder.identify(&adapter_identity, &tokenizer_identity);
         Ok(encoder)
     }
 
     /// What decides a document's vector: two encoders of one identity embed documents alike.
-    fn identify(&self, adapter_identity: &str) -> String {
+    fn identify(&self, adapter_identity: &str, tokenizer_identity: &str) -> String {
         let mut hasher = Sha256Hasher::new();
         hasher.field(b"loriot document encoder 1");
         hasher.field(self.base_identity.as_bytes());
         hasher.field(adapter_identity.as_bytes());
-        hasher.field(self.tokenizer.sha256().as_bytes());
+        hasher.field(tokenizer_identity.as_bytes());
         hasher.field(match self.folder.pooling {
             Pooling::Mean => b"mean",
             Pooling::Cls => b"cls",
@@ -333,11 +344,11 @@ impl Encoder {
     /// Equal texts are encoded once. A text's vector has the same bits whatever else is embedded with
     /// it and on however many threads.
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        self.embed_ids_with(&[], ids)
+        self.embed_ids_in(&self.pass(&[]), ids)
     }
 
-    /// [`Encoder::embed_ids`] with adapters beside the weights.
-    pub(crate) fn embed_ids_with(&self, lora: &[LoraLayer<'_>], ids: &[Vec<u32>]) -> Vec<f32> {
+    /// [`Encoder::embed_ids`] with what a pass has beside the packed weights.
+    pub(crate) fn embed_ids_in(&self, pass: &Pass<'_>, ids: &[Vec<u32>]) -> Vec<f32> {
         let d = self.dim();
         let mut first_of: HashMap<&[u32], usize> = HashMap::with_capacity(ids.len());
         let same_as: Vec<usize> = ids
@@ -349,14 +360,13 @@ impl Encoder {
             (0..ids.len()).filter(|&text| same_as[text] == text).collect();
         distinct.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
 
-        let pass = self.pass(lora);
         let embed = |texts: &[usize]| {
             let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
             let packed = Packed::new(texts.iter().map(|&text| ids[text].as_slice()));
             // Masks need a name even where none is drawn.
             let keys = vec![TextKey { row: 0, side: Side::Query }; texts.len()];
             tape.begin(packed, keys, pass.n_tapes());
-            forward(&pass, &mut tape);
+            forward(pass, &mut tape);
             let unit_bd = tape.unit_bd.clone();
             self.tapes.lock().expect("no holder panics").push(tape);
             unit_bd
@@ -382,16 +392,45 @@ impl Encoder {
     pub(crate) fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
         Pass {
             model: &self.model,
+            word_vd: self.model.embeddings.word_vd.values(),
             lora,
             dropout: None,
             pooling: self.folder.pooling,
-            lowest_layer: self.n_layers(),
+            depth: Depth::Nowhere,
         }
     }
 
     /// The packed weights, and the threads to pack them anew with.
     pub(crate) fn model_mut(&mut self) -> (&mut Model, &Workers) {
         (&mut self.model, &self.workers)
+    }
+}
+
+/// What is read from the files while the weights are hashed.
+struct Loaded {
+    tokenizer: Tokenizer,
+    tokenizer_identity: String,
+    model: Model,
+}
+
+impl Loaded {
+    fn read(
+        path: &Path,
+        config: &Config,
+        weights: &Weights,
+        adapter: Option<&Adapter>,
+        isa: Isa,
+        workers: &Workers,
+    ) -> Result<Loaded, OpenError> {
+        let tokenizer = Tokenizer::open(path, config.vocab_size)?;
+        let tokenizer_identity = tokenizer.sha256();
+        weights.check_finite().map_err(ModelError::from)?;
+        let mut weights = Cow::Borrowed(weights);
+        if let Some(adapter) = adapter {
+            adapter.merge_into(weights.to_mut())?;
+        }
+        let model = Model::pack(&weights, config, isa, workers);
+        Ok(Loaded { tokenizer, tokenizer_identity, model })
     }
 }
 

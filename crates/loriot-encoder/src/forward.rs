@@ -9,11 +9,14 @@
 //!
 //! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
 
+use crate::depth::Depth;
 use crate::folder::Pooling;
 use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, lora_site, sized};
+use crate::tape::{
+    ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, copied, lora_site, sized,
+};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::Site;
@@ -27,12 +30,13 @@ pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; 6];
 #[derive(Clone, Copy)]
 pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
+    /// The word embedding: the model's, or the one that is being trained.
+    pub(crate) word_vd: &'a [f32],
     /// One entry a layer, or none at all.
     pub(crate) lora: &'a [LoraLayer<'a>],
     pub(crate) dropout: Option<Dropout>,
     pub(crate) pooling: Pooling,
-    /// The lowest layer with something trained in it; the number of layers if nothing is.
-    pub(crate) lowest_layer: usize,
+    pub(crate) depth: Depth,
 }
 
 impl Pass<'_> {
@@ -45,14 +49,23 @@ impl Pass<'_> {
         self.model.isa
     }
 
-    /// How many layers' activations a chunk keeps: those from the lowest trained one on, at least one.
-    pub(crate) fn n_tapes(&self) -> usize {
-        (self.model.config.n_layers - self.lowest_layer).max(1)
+    /// The lowest layer with something trained in it; the number of layers if nothing is.
+    pub(crate) fn lowest_layer(&self) -> usize {
+        self.depth.lowest_layer(self.model.config.n_layers)
     }
 
-    /// Which tape a layer writes. All below the lowest trained layer share the first.
-    pub(crate) fn tape_of(&self, layer: usize) -> usize {
-        layer.saturating_sub(self.lowest_layer).min(self.n_tapes() - 1)
+    /// How many layers' activations a chunk keeps: those from the lowest trained one on.
+    pub(crate) fn n_tapes(&self) -> usize {
+        self.model.config.n_layers - self.lowest_layer()
+    }
+
+    /// Whether a linear layer that reads the same input as `kind` is trained: by its adapter, or whole.
+    pub(crate) fn trains(&self, layer: usize, kind: LinearKind) -> bool {
+        match self.depth {
+            Depth::Embeddings => true,
+            Depth::Site(_) => self.lora_group(layer, kind).rank() > 0,
+            Depth::Nowhere => false,
+        }
     }
 
     pub(crate) fn lora(&self, layer: usize, kind: LinearKind) -> Option<Lora<'_>> {
@@ -94,7 +107,7 @@ impl Pass<'_> {
         if !self.drops_lora() {
             return x_ni;
         }
-        sized(dropped, x_ni.len()).copy_from_slice(x_ni);
+        copied(dropped, x_ni);
         self.drop_lora_in_place(dropped, chunk, layer, kind);
         dropped
     }
@@ -158,42 +171,38 @@ impl<'a> Texts<'a> {
 
 /// Runs a chunk from ids to unit vectors, which it leaves in `chunk.unit_bd`.
 pub(crate) fn forward(pass: &Pass<'_>, chunk: &mut ChunkTape) {
-    let n_layers = pass.model.config.n_layers;
     embed_tokens(pass, chunk);
     let ChunkTape { packed, keys, layers, scratch, .. } = chunk;
     let texts = Texts { offsets: &packed.offsets, keys };
-    for layer in 0..n_layers {
-        let tape = &mut layers[pass.tape_of(layer)];
-        let mut y_nd = std::mem::take(&mut scratch.nd);
-        forward_layer(pass, layer, &mut y_nd, tape, texts, scratch);
-        if layer + 1 < n_layers {
-            std::mem::swap(&mut y_nd, &mut layers[pass.tape_of(layer + 1)].x_nd);
-        } else {
-            pool(pass, &y_nd, texts, &mut chunk.norm_b, &mut chunk.unit_bd);
+    let lowest_layer = pass.lowest_layer();
+    for layer in 0..pass.model.config.n_layers {
+        if layer == lowest_layer {
+            copied(&mut chunk.lowest_x_nd, &scratch.x_nd);
         }
-        scratch.nd = y_nd;
+        let kept = layer.checked_sub(lowest_layer).map(|tape| &mut layers[tape]);
+        forward_layer(pass, layer, kept, texts, scratch);
     }
+    pool(pass, &scratch.x_nd, texts, &mut chunk.norm_b, &mut chunk.unit_bd);
 }
 
-/// `x₀` of every token, into the first layer's tape.
+/// `x₀` of every token, into `scratch.x_nd`.
 fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     let (d, n) = (pass.d(), chunk.packed.n_tokens());
     let embeddings = &pass.model.embeddings;
-    let sum_nd = sized(&mut chunk.scratch.nd, n * d);
+    let x_nd = sized(&mut chunk.scratch.x_nd, n * d);
     let tokens = chunk.packed.ids.iter().zip(chunk.packed.positions());
-    for (sum_d, (&id, position)) in sum_nd.chunks_exact_mut(d).zip(tokens) {
-        let word_d = &embeddings.word_vd[id as usize * d..][..d];
+    for (sum_d, (&id, position)) in x_nd.chunks_exact_mut(d).zip(tokens) {
+        let word_d = &pass.word_vd[id as usize * d..][..d];
         let position_d = &embeddings.position_pd[position * d..][..d];
         for at in 0..d {
             sum_d[at] = word_d[at] + embeddings.token_type_d[at] + position_d[at];
         }
     }
-    let x_nd = sized(&mut chunk.layers[0].x_nd, n * d);
-    pass.isa().layer_norm(
+    let keeps = pass.depth == Depth::Embeddings;
+    pass.isa().layer_norm_in_place(
         x_nd,
-        Some(sized(&mut chunk.embeddings_xhat_nd, n * d)),
-        Some(sized(&mut chunk.embeddings_rstd_n, n)),
-        sum_nd,
+        keeps.then(|| sized(&mut chunk.embeddings_xhat_nd, n * d)),
+        keeps.then(|| sized(&mut chunk.embeddings_rstd_n, n)),
         &embeddings.norm.weight_d,
         &embeddings.norm.bias_d,
         pass.model.config.layer_norm_eps,
@@ -202,62 +211,70 @@ fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     pass.drop_hidden(x_nd, texts, 0, Site::Embeddings);
 }
 
-/// One layer, from `tape.x_nd` to `y_nd`.
+/// One layer, from its input in `scratch.x_nd` to its result in the same place. What the backward pass
+/// needs is left in `kept`, if anything is.
 fn forward_layer(
     pass: &Pass<'_>,
     layer: usize,
-    y_nd: &mut Vec<f32>,
-    tape: &mut LayerTape,
+    kept: Option<&mut LayerTape>,
     texts: Texts<'_>,
     scratch: &mut Scratch,
 ) {
     let config = &pass.model.config;
-    let (d, f, n) = (config.hidden_size, config.intermediate_size, tape.x_nd.len() / pass.d());
+    let (d, f, n) = (config.hidden_size, config.intermediate_size, scratch.x_nd.len() / pass.d());
     let isa = pass.isa();
     let Layer { qkv, attention_output, attention_norm, intermediate, output, output_norm } =
         &pass.model.layers[layer];
 
     let linear = LinearPass { pass, layer, texts };
-    let LayerTape { xa_nr, .. } = tape;
-    let lora = &mut scratch.lora;
+    let Scratch { x_nd, unkept, lora, .. } = scratch;
+    let keeps = kept.is_some();
+    let tape = kept.unwrap_or(unkept);
+    let xa_nr = &mut tape.xa_nr;
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
     let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, &tape.x_nd, xa_nr, lora);
-    let context_nd = sized(&mut tape.context_nd, n * d);
+    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora);
+    let keeps_context = pass.trains(layer, LinearKind::AttentionOutput);
+    let context_nd = if keeps_context { &mut tape.context_nd } else { &mut scratch.context_nd };
+    let context_nd = sized(context_nd, n * d);
     pass.with_attention_dropout(&mut scratch.streams, texts, layer, |dropout| {
         let attention = &mut scratch.attention;
         isa.attention(context_nd, qkv_n3d, texts.offsets, config.n_heads, dropout, attention);
     });
 
-    let branch_nd = sized(&mut scratch.other_nd, n * d);
+    let branch_nd = sized(&mut scratch.branch_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
     linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
-    let middle_nd = sized(&mut tape.middle_nd, n * d);
+    let middle_nd = sized(&mut scratch.middle_nd, n * d);
     isa.add_layer_norm(
         middle_nd,
-        Some(sized(&mut tape.attention_xhat_nd, n * d)),
-        Some(sized(&mut tape.attention_rstd_n, n)),
+        keeps.then(|| sized(&mut tape.attention_xhat_nd, n * d)),
+        keeps.then(|| sized(&mut tape.attention_rstd_n, n)),
         branch_nd,
-        &tape.x_nd,
+        x_nd,
         &attention_norm.weight_d,
         &attention_norm.bias_d,
         config.layer_norm_eps,
     );
 
-    let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
     let kinds = [LinearKind::Intermediate];
-    linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
-    let activated_nf = sized(&mut scratch.nf, n * f);
-    isa.activation(activated_nf, preactivation_nf, config.activation);
-    let branch_nd = sized(&mut scratch.other_nd, n * d);
+    let activated_nf = sized(&mut scratch.activated_nf, n * f);
+    if keeps {
+        let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
+        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
+        isa.activation(activated_nf, preactivation_nf, config.activation);
+    } else {
+        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora);
+        isa.activation_in_place(activated_nf, config.activation);
+    }
     linear.run(&[LinearKind::Output], output, branch_nd, activated_nf, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
     isa.add_layer_norm(
-        sized(y_nd, n * d),
-        Some(sized(&mut tape.output_xhat_nd, n * d)),
-        Some(sized(&mut tape.output_rstd_n, n)),
+        x_nd,
+        keeps.then(|| sized(&mut tape.output_xhat_nd, n * d)),
+        keeps.then(|| sized(&mut tape.output_rstd_n, n)),
         branch_nd,
         middle_nd,
         &output_norm.weight_d,

@@ -29,17 +29,20 @@ pub(crate) struct LayerSums<'a> {
 
 impl<'a> LayerSums<'a> {
     fn tape(self, chunk: &'a ChunkTape) -> &'a LayerTape {
-        &chunk.layers[self.pass.tape_of(self.layer)]
+        &chunk.layers[self.layer - self.pass.lowest_layer()]
     }
 
     /// The input of a linear layer, `(n, i)`.
     fn input(self, chunk: &'a ChunkTape, kind: LinearKind) -> &'a [f32] {
-        let tape = self.tape(chunk);
+        let inputs = &chunk.gradients.inputs;
         match kind {
-            LinearKind::Query | LinearKind::Key | LinearKind::Value => &tape.x_nd,
-            LinearKind::AttentionOutput => &tape.context_nd,
-            LinearKind::Intermediate => &tape.middle_nd,
-            LinearKind::Output => &chunk.gradients.activated_nf,
+            LinearKind::Query | LinearKind::Key | LinearKind::Value => {
+                let is_lowest = self.layer == self.pass.lowest_layer();
+                if is_lowest { &chunk.lowest_x_nd } else { &inputs.x_nd }
+            }
+            LinearKind::AttentionOutput => &self.tape(chunk).context_nd,
+            LinearKind::Intermediate => &inputs.middle_nd,
+            LinearKind::Output => &inputs.activated_nf,
         }
     }
 
@@ -169,7 +172,7 @@ impl EmbeddingGradients<'_> {
             pass.drop_hidden(dx_nd, texts, 0, Site::Embeddings);
             let (xhat_nd, rstd_n) = (&chunk.embeddings_xhat_nd, &chunk.embeddings_rstd_n);
             let weight_d = &pass.model.embeddings.norm.weight_d;
-            let dsum_nd = sized(&mut chunk.scratch.nd, dx_nd.len());
+            let dsum_nd = sized(&mut chunk.scratch.x_nd, dx_nd.len());
             isa.layer_norm_backward(dsum_nd, dx_nd, xhat_nd, rstd_n, weight_d);
         });
         let chunks = &*chunks;
@@ -177,7 +180,7 @@ impl EmbeddingGradients<'_> {
         let tasks: Vec<Task<'_>> = vec![
             Box::new(|| {
                 for chunk in chunks {
-                    for (dsum_d, &id) in chunk.scratch.nd.chunks_exact(d).zip(&chunk.packed.ids) {
+                    for (dsum_d, &id) in chunk.scratch.x_nd.chunks_exact(d).zip(&chunk.packed.ids) {
                         isa.add(&mut dword_vd[id as usize * d..][..d], dsum_d);
                     }
                 }
@@ -185,14 +188,14 @@ impl EmbeddingGradients<'_> {
             Box::new(|| {
                 for chunk in chunks {
                     let positions = chunk.packed.positions();
-                    for (dsum_d, position) in chunk.scratch.nd.chunks_exact(d).zip(positions) {
+                    for (dsum_d, position) in chunk.scratch.x_nd.chunks_exact(d).zip(positions) {
                         isa.add(&mut dposition_pd[position * d..][..d], dsum_d);
                     }
                 }
             }),
             Box::new(|| {
                 for chunk in chunks {
-                    for dsum_d in chunk.scratch.nd.chunks_exact(d) {
+                    for dsum_d in chunk.scratch.x_nd.chunks_exact(d) {
                         isa.add(&mut dtoken_type_td[..d], dsum_d);
                     }
                 }

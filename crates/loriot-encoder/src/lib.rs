@@ -6,7 +6,8 @@
 //! In reading order: [`config`] the architecture · [`modules`] the names of its linear layers ·
 //! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
-//! [`adapter`] LoRA and its PEFT files · `model` packed weights · `tape` what a pass keeps ·
+//! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
+//! `tape` what a pass keeps ·
 //! `forward`, `lora`, `backward`, `gradients` the passes · [`encoder`] text to unit vector ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
 
@@ -27,6 +28,8 @@ pub mod batch;
 pub mod adapter;
 
 mod model;
+
+mod depth;
 
 mod tape;
 

@@ -4,8 +4,8 @@
 //! forward pass and the input gradient alike.
 
 use crate::config::Config;
-use crate::modules::LinearKind;
-use crate::weights::Weights;
+use crate::modules::{LinearKind, LinearSite};
+use crate::weights::{Table, Weights};
 use crate::workers::Workers;
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::{PackedWeight, Precision};
@@ -36,7 +36,7 @@ pub(crate) struct Layer {
 
 /// Word, position and token-type tables, and the norm of their sum.
 pub(crate) struct Embeddings {
-    pub(crate) word_vd: Vec<f32>,
+    pub(crate) word_vd: Table,
     pub(crate) position_pd: Vec<f32>,
     /// Token type 0: the only one that a single text has.
     pub(crate) token_type_d: Vec<f32>,
@@ -55,34 +55,43 @@ pub(crate) struct Model {
 pub(crate) type TensorOf<'a> = dyn Fn(&str) -> Cow<'a, [f32]> + Sync + 'a;
 
 impl Model {
-    /// Packs `weights`, layers in parallel.
+    /// Packs `weights`, layers in parallel, and lets go of their pages as it does.
     pub(crate) fn pack(weights: &Weights, config: &Config, isa: Isa, workers: &Workers) -> Model {
         let tensor = |name: &str| weights.get(name);
-        let layers = (0..config.n_layers).collect();
+        let pack = |layer| {
+            let packed = Layer::pack(isa, &tensor, layer, config);
+            let prefix = format!("encoder.layer.{layer}.");
+            let names = weights.names().filter(|name| name.starts_with(&prefix));
+            names.for_each(|name| weights.release(name));
+            packed
+        };
         Model {
             config: config.clone(),
             isa,
-            embeddings: Embeddings::read(&tensor, config),
-            layers: workers.map(layers, |layer| Layer::pack(isa, &tensor, layer, config)),
+            embeddings: Embeddings::read(weights.table(WORDS), &tensor, config),
+            layers: workers.map((0..config.n_layers).collect(), pack),
         }
     }
 
-    /// Packs the tensors anew, after they were trained.
+    /// Packs the tensors anew, after they were trained; all but the word embedding, which a pass finds
+    /// with the trained parameters.
     pub(crate) fn repack(&mut self, tensor: &TensorOf<'_>, workers: &Workers) {
-        self.embeddings = Embeddings::read(tensor, &self.config);
-        let (isa, config) = (self.isa, &self.config);
+        let config = &self.config;
+        self.embeddings = Embeddings::read(self.embeddings.word_vd.clone(), tensor, config);
         let layers = self.layers.iter_mut().enumerate().collect();
         workers.for_each(layers, |(layer, packed): (usize, &mut Layer)| {
-            *packed = Layer::pack(isa, tensor, layer, config);
+            packed.repack(tensor, layer);
         });
     }
 }
 
+const WORDS: &str = "embeddings.word_embeddings.weight";
+
 impl Embeddings {
-    fn read(tensor: &TensorOf<'_>, config: &Config) -> Embeddings {
+    fn read(word_vd: Table, tensor: &TensorOf<'_>, config: &Config) -> Embeddings {
         let token_type = tensor("embeddings.token_type_embeddings.weight");
         Embeddings {
-            word_vd: tensor("embeddings.word_embeddings.weight").into_owned(),
+            word_vd,
             position_pd: tensor("embeddings.position_embeddings.weight").into_owned(),
             token_type_d: token_type[..config.hidden_size].to_vec(),
             norm: LayerNorm::read(tensor, "embeddings.LayerNorm"),
@@ -102,10 +111,14 @@ impl LayerNorm {
 impl Linear {
     /// Packs linear layers with the same inputs as one, their outputs side by side.
     fn pack(isa: Isa, tensor: &TensorOf<'_>, names: &[String], i: usize) -> Linear {
-        let weights: Vec<_> = names.iter().map(|name| tensor(&format!("{name}.weight"))).collect();
-        let blocks: Vec<&[f32]> = weights.iter().map(|weight| &weight[..]).collect();
-        let bias_o = names.iter().flat_map(|name| tensor(&format!("{name}.bias")).into_owned());
-        Linear { weight: isa.pack(&blocks, i, Precision::F32), bias_o: bias_o.collect() }
+        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i, Precision::F32));
+        Linear { weight, bias_o: biases(tensor, names) }
+    }
+
+    /// Overwrites what [`Linear::pack`] made.
+    fn repack(&mut self, tensor: &TensorOf<'_>, names: &[String]) {
+        with_weights(tensor, names, |blocks| self.weight.repack(blocks));
+        self.bias_o = biases(tensor, names);
     }
 
     /// Width of the output.
@@ -114,22 +127,63 @@ impl Linear {
     }
 }
 
+fn with_weights<R>(
+    tensor: &TensorOf<'_>,
+    names: &[String],
+    pack: impl FnOnce(&[&[f32]]) -> R,
+) -> R {
+    let weights: Vec<_> = names.iter().map(|name| tensor(&format!("{name}.weight"))).collect();
+    let blocks: Vec<&[f32]> = weights.iter().map(|weight| &weight[..]).collect();
+    pack(&blocks)
+}
+
+fn biases(tensor: &TensorOf<'_>, names: &[String]) -> Vec<f32> {
+    names.iter().flat_map(|name| tensor(&format!("{name}.bias")).into_owned()).collect()
+}
+
 impl Layer {
     fn pack(isa: Isa, tensor: &TensorOf<'_>, layer: usize, config: &Config) -> Layer {
-        let name = |suffix: &str| format!("encoder.layer.{layer}.{suffix}");
         let linear = |kinds: &[LinearKind]| {
-            let names: Vec<String> = kinds.iter().map(|kind| name(kind.suffix())).collect();
-            Linear::pack(isa, tensor, &names, kinds[0].shape(config).1)
+            let i = kinds[0].shape(config).1;
+            Linear::pack(isa, tensor, &names_of(layer, kinds), i)
         };
+        let norm = |block| LayerNorm::read(tensor, &norm_name(layer, block));
         Layer {
-            qkv: linear(&[LinearKind::Query, LinearKind::Key, LinearKind::Value]),
+            qkv: linear(&QKV),
             attention_output: linear(&[LinearKind::AttentionOutput]),
-            attention_norm: LayerNorm::read(tensor, &name("attention.output.LayerNorm")),
+            attention_norm: norm(ATTENTION_NORM),
             intermediate: linear(&[LinearKind::Intermediate]),
             output: linear(&[LinearKind::Output]),
-            output_norm: LayerNorm::read(tensor, &name("output.LayerNorm")),
+            output_norm: norm(OUTPUT_NORM),
         }
     }
+
+    /// Overwrites what [`Layer::pack`] made.
+    fn repack(&mut self, tensor: &TensorOf<'_>, layer: usize) {
+        let linear = |linear: &mut Linear, kinds: &[LinearKind]| {
+            linear.repack(tensor, &names_of(layer, kinds));
+        };
+        linear(&mut self.qkv, &QKV);
+        linear(&mut self.attention_output, &[LinearKind::AttentionOutput]);
+        linear(&mut self.intermediate, &[LinearKind::Intermediate]);
+        linear(&mut self.output, &[LinearKind::Output]);
+        self.attention_norm = LayerNorm::read(tensor, &norm_name(layer, ATTENTION_NORM));
+        self.output_norm = LayerNorm::read(tensor, &norm_name(layer, OUTPUT_NORM));
+    }
+}
+
+/// The linear layers that are packed as one.
+const QKV: [LinearKind; 3] = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
+
+const ATTENTION_NORM: &str = "attention.output.LayerNorm";
+const OUTPUT_NORM: &str = "output.LayerNorm";
+
+fn names_of(layer: usize, kinds: &[LinearKind]) -> Vec<String> {
+    kinds.iter().map(|&kind| LinearSite { layer, kind }.name()).collect()
+}
+
+fn norm_name(layer: usize, norm: &str) -> String {
+    format!("encoder.layer.{layer}.{norm}")
 }
 
 /// Where the outputs of a linear layer stand in the matrix they are computed into: query, key and

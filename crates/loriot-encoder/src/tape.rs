@@ -1,8 +1,18 @@
 //! What a chunk of texts keeps between the forward and the backward pass.
 //!
+//! ```text
+//! of each layer from the lowest trained one on    qkv, f's input, x̂ and rstd of both norms, dropout(x)·Aᵀ
+//! where attention's output layer is trained        its input
+//! once                                             the lowest trained layer's input
+//! where the embeddings are trained                 x̂ and rstd of their norm
+//! ```
+//!
+//! Everything else is computed again while the backward pass is at its layer, with the same bits: the
+//! other inputs of linear layers ([`Inputs`]) from what stands before them, the probabilities of
+//! attention, the masks of dropout. Of layers below the lowest trained one nothing is kept.
+//!
 //! Buffers grow to the largest chunk they have seen and are never given back, so that a training
-//! step allocates nothing once the longest batch has passed. Layers below the lowest trained one
-//! share one [`LayerTape`], overwriting it in turn: nothing is kept for what is frozen.
+//! step allocates nothing once the longest batch has passed.
 
 use crate::batch::{Packed, Side};
 use crate::modules::LinearKind;
@@ -69,15 +79,11 @@ impl PerStage {
 /// One layer's activations.
 #[derive(Default)]
 pub(crate) struct LayerTape {
-    /// The layer's input.
-    pub(crate) x_nd: Vec<f32>,
     pub(crate) qkv_n3d: Vec<f32>,
-    /// Attention's result, the input of its output layer.
+    /// Attention's result, the input of its output layer; only where that is trained.
     pub(crate) context_nd: Vec<f32>,
     pub(crate) attention_xhat_nd: Vec<f32>,
     pub(crate) attention_rstd_n: Vec<f32>,
-    /// After attention and its norm: the input of the feed-forward block.
-    pub(crate) middle_nd: Vec<f32>,
     /// Before the activation function.
     pub(crate) preactivation_nf: Vec<f32>,
     pub(crate) output_xhat_nd: Vec<f32>,
@@ -93,6 +99,9 @@ pub(crate) struct ChunkTape {
     pub(crate) keys: Vec<TextKey>,
     pub(crate) embeddings_xhat_nd: Vec<f32>,
     pub(crate) embeddings_rstd_n: Vec<f32>,
+    /// The input of the lowest trained layer.
+    pub(crate) lowest_x_nd: Vec<f32>,
+    /// From the lowest trained layer on.
     pub(crate) layers: Vec<LayerTape>,
     pub(crate) norm_b: Vec<f32>,
     pub(crate) unit_bd: Vec<f32>,
@@ -114,26 +123,42 @@ impl ChunkTape {
 pub(crate) struct LayerGradients {
     /// By the layer's result; after the layer's backward pass, by its input.
     pub(crate) dy_nd: Vec<f32>,
-    /// By the results of its two norms.
+    /// By the results of its two norms, where they are trained.
     pub(crate) doutput_norm_nd: Vec<f32>,
     pub(crate) dattention_norm_nd: Vec<f32>,
-    /// By the results of its linear layers; query, key and value share `dqkv_n3d`.
-    pub(crate) doutput_nd: Vec<f32>,
-    pub(crate) dintermediate_nf: Vec<f32>,
-    pub(crate) dattention_output_nd: Vec<f32>,
-    pub(crate) dqkv_n3d: Vec<f32>,
+    /// By the results of its linear layers, where they are trained; query, key and value share theirs.
+    pub(crate) dy_no: PerStage,
     /// `dy·B` of each adapted linear layer.
     pub(crate) dyb_nr: PerStage,
-    /// The activation function's result, computed again where its gradient by `Output` is wanted.
+    pub(crate) inputs: Inputs,
+}
+
+/// The inputs of one layer's linear layers that are trained, computed again; the next layer down
+/// overwrites them. The tape itself has those of the lowest layer and of attention's output layer.
+#[derive(Default)]
+pub(crate) struct Inputs {
+    /// Of query, key and value: the result of the norm below.
+    pub(crate) x_nd: Vec<f32>,
+    /// Of the feed-forward block: the result of the norm after attention.
+    pub(crate) middle_nd: Vec<f32>,
+    /// Of `Output`: the activation function's result.
     pub(crate) activated_nf: Vec<f32>,
 }
 
 /// Buffers that mean nothing between two calls.
 #[derive(Default)]
 pub(crate) struct Scratch {
-    pub(crate) nd: Vec<f32>,
-    pub(crate) other_nd: Vec<f32>,
-    pub(crate) nf: Vec<f32>,
+    /// The input of a layer, then its result.
+    pub(crate) x_nd: Vec<f32>,
+    pub(crate) context_nd: Vec<f32>,
+    /// After attention and its norm.
+    pub(crate) middle_nd: Vec<f32>,
+    /// What a block adds to its input; in the backward pass, the gradient by it.
+    pub(crate) branch_nd: Vec<f32>,
+    /// After the activation function; in the backward pass, the gradient by what is before it.
+    pub(crate) activated_nf: Vec<f32>,
+    /// What is computed into the tape of a layer of which nothing is kept.
+    pub(crate) unkept: LayerTape,
     /// An input with LoRA's dropout, or the factors of several adapters.
     pub(crate) lora: Vec<f32>,
     pub(crate) streams: Vec<Stream>,
@@ -142,6 +167,20 @@ pub(crate) struct Scratch {
 
 /// `buffer` as `len` elements, of unspecified content.
 pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.capacity() < len {
+        // Nothing is carried over, and the next, somewhat longer batches fit: buffers that grew a little
+        // at a time left a quarter of a run's memory in holes between them. Pages of the headroom that
+        // no batch reaches are never touched.
+        *buffer = Vec::new();
+        buffer.reserve_exact(len + len / 8);
+    }
     buffer.resize(len, 0.0);
+    buffer
+}
+
+/// `buffer` as a copy of `x`.
+pub(crate) fn copied<'a>(buffer: &'a mut Vec<f32>, x: &[f32]) -> &'a mut [f32] {
+    let buffer = sized(buffer, x.len());
+    buffer.copy_from_slice(x);
     buffer
 }

@@ -1,8 +1,9 @@
 //! What a training loop drives: an encoder, its trained parameters, and their gradients.
 
 use crate::adapter::{Adapter, LoraModule};
-use crate::backward::{Depth, backward_layer, backward_pool};
+use crate::backward::{backward_layer, backward_pool};
 use crate::batch::{Packed, Text, chunks};
+use crate::depth::Depth;
 use crate::encoder::Encoder;
 use crate::forward::{LoraLayer, Pass, forward};
 use crate::gradients::{EmbeddingGradients, LayerSums, Task};
@@ -100,11 +101,9 @@ impl TrainModel {
                 let weights = encoder.weights().expect("no adapter was folded in").clone();
                 let names = weights.names().filter(|name| !name.starts_with("pooler."));
                 let parameters = names.map(|name| {
-                    parameter(
-                        name.to_owned(),
-                        weights.shape(name).to_vec(),
-                        weights.get(name).into_owned(),
-                    )
+                    let value = weights.get(name).into_owned();
+                    weights.release(name);
+                    parameter(name.to_owned(), weights.shape(name).to_vec(), value)
                 });
                 let parameters = parameters.collect();
                 (Layout::Full(weights), parameters)
@@ -114,7 +113,8 @@ impl TrainModel {
         TrainModel { encoder, trained, parameters, dropout, seed, tapes, cuts, step: 0 }
     }
 
-    /// The encoder, whose own weights are the starting ones unless they are trained.
+    /// The encoder. Its weights are the starting ones; where they are trained, only
+    /// [`TrainModel::embed_ids`] embeds with what they have become.
     pub fn encoder(&self) -> &Encoder {
         &self.encoder
     }
@@ -186,7 +186,7 @@ impl TrainModel {
     pub fn backward(&mut self, dunit_bd: &[f32]) {
         let (d, n_layers) = (self.encoder.dim(), self.encoder.n_layers());
         assert_eq!(dunit_bd.len(), self.cuts.last().map_or(0, |cut| cut.end) * d);
-        let Some(depth) = self.depth() else { return };
+        let lowest_layer = self.depth().lowest_layer(n_layers);
         let mut gradients: Vec<Vec<f32>> =
             self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
         let mut tapes = std::mem::take(&mut self.tapes);
@@ -199,9 +199,9 @@ impl TrainModel {
             workers.for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
                 backward_pool(&pass, tape, &dunit_bd[cut.start * d..cut.end * d]);
             });
-            for layer in (depth.lowest_layer()..n_layers).rev() {
+            for layer in (lowest_layer..n_layers).rev() {
                 workers.for_each(tapes.iter_mut().collect(), |tape| {
-                    backward_layer(&pass, layer, depth, tape);
+                    backward_layer(&pass, layer, tape);
                 });
                 let n_threads = workers.n_threads();
                 let sums = LayerSums { pass: &pass, layer, chunks: tapes, n_threads };
@@ -233,7 +233,8 @@ impl TrainModel {
     /// Unit vectors with the parameters as they are, without dropout; see [`Encoder::embed_ids`].
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
         let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
-        self.encoder.embed_ids_with(&lora, ids)
+        let pass = Pass { dropout: None, depth: Depth::Nowhere, ..self.pass(&lora) };
+        self.encoder.embed_ids_in(&pass, ids)
     }
 
     /// The adapter with its values as they are; `None` under full fine-tuning.
@@ -257,21 +258,27 @@ impl TrainModel {
         Some(weights)
     }
 
-    fn depth(&self) -> Option<Depth> {
+    fn depth(&self) -> Depth {
         match &self.trained {
-            Layout::Full(_) => Some(Depth::Embeddings),
+            Layout::Full(_) => Depth::Embeddings,
             Layout::Lora(adapter) => {
-                adapter.modules.iter().map(|module| module.site).min().map(Depth::Site)
+                let lowest = adapter.modules.iter().map(|module| module.site).min();
+                lowest.map_or(Depth::Nowhere, Depth::Site)
             }
         }
     }
 
     fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
         let dropout = Dropout { rates: self.dropout, seed: self.seed, step: self.step };
+        let pass = self.encoder.pass(lora);
         Pass {
+            word_vd: match self.trained {
+                Layout::Full(_) => &self.parameters[0].value,
+                Layout::Lora(_) => pass.word_vd,
+            },
             dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
-            lowest_layer: self.depth().map_or(self.encoder.n_layers(), Depth::lowest_layer),
-            ..self.encoder.pass(lora)
+            depth: self.depth(),
+            ..pass
         }
     }
 }

@@ -40,6 +40,18 @@ impl Workers {
         self.n_threads
     }
 
+    /// Runs both, at the same time if there are threads for it.
+    pub fn join<A: Send, B: Send>(
+        &self,
+        a: impl FnOnce() -> A + Send,
+        b: impl FnOnce() -> B + Send,
+    ) -> (A, B) {
+        match &self.pool {
+            Some(pool) => pool.join(a, b),
+            None => (a(), b()),
+        }
+    }
+
     /// Runs `task` on every item, each by one thread, in no particular order.
     pub fn for_each<T: Send>(&self, items: Vec<T>, task: impl Fn(T) + Sync + Send) {
         match &self.pool {
@@ -76,6 +88,7 @@ mod tests {
             assert_eq!(workers.n_threads(), n_threads);
             let squares = workers.map((0..100).collect(), |i: u64| i * i);
             assert_eq!(squares, (0..100).map(|i| i * i).collect::<Vec<_>>());
+            assert_eq!(workers.join(|| 1, || "two"), (1, "two"));
         }
         assert!(Workers::start(0).unwrap().n_threads() >= 1);
     }

@@ -240,3 +240,26 @@ fn a_text_has_the_same_vector_alone_and_in_any_company() {
         }
     }
 }
+
+/// What full fine-tuning changed is what every later pass computes with: each tensor in turn.
+#[test]
+fn a_trained_weight_counts_in_training_and_in_evaluation() {
+    let (texts, _) = short_pairs();
+    let ids: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
+    for isa in isas() {
+        let mut model = TrainModel::new(open(&tiny(), isa), Trained::Full, DropoutRates::NONE, 0);
+        let mut before = model.embed_ids(&ids);
+        assert_eq!(model.forward(&texts, 0), before, "{isa}");
+        for at in 0..model.parameters().len() {
+            let parameter = &mut model.parameters_mut()[at];
+            let name = parameter.name.clone();
+            // Not by a constant, which a norm would take out again.
+            parameter.value.iter_mut().enumerate().for_each(|(i, x)| *x += 0.01 * (i % 7) as f32);
+            model.parameters_changed();
+            let after = model.embed_ids(&ids);
+            assert_eq!(model.forward(&texts, 0), after, "{isa}, {name}");
+            assert_ne!(after, before, "{isa}, {name} is not used");
+            before = after;
+        }
+    }
+}

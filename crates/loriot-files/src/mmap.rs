@@ -3,7 +3,7 @@
 #![allow(unsafe_code)] // A map is a promise about the file that only the operating system could keep.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 
 /// A file's bytes, mapped read-only.
@@ -24,14 +24,16 @@ impl Mmap {
         unsafe { memmap2::Mmap::map(&file) }.map(Mmap)
     }
 
-    /// Tells the system that the pages will not be read again soon, so that they stop counting
-    /// as this process's memory. They are read back from the file if they are.
-    pub fn release(&self) {
+    /// Tells the system that the pages of `range`, a part of the file, will not be read again soon, so
+    /// that they stop counting as this process's memory. They are read back from the file if they are.
+    pub fn release(&self, range: Range<usize>) {
+        assert!(range.end <= self.0.len(), "a range of the file");
         #[cfg(unix)]
         {
+            let (advice, len) = (memmap2::UncheckedAdvice::DontNeed, range.len());
             // SAFETY: `DontNeed` on a read-only file map drops clean pages only; a later read
             // faults them in again with the same content.
-            let _ = unsafe { self.0.unchecked_advise(memmap2::UncheckedAdvice::DontNeed) };
+            let _ = unsafe { self.0.unchecked_advise_range(advice, range.start, len) };
         }
     }
 }
@@ -52,7 +54,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), vec![7; 100_000]).unwrap();
         let map = Mmap::open(file.path()).unwrap();
-        map.release();
+        map.release(0..100_000);
+        map.release(5_000..60_001);
         assert_eq!(map.len(), 100_000);
         assert!(map.iter().all(|&byte| byte == 7));
     }

@@ -25,7 +25,7 @@ const LAYERS: [(usize, usize); 6] =
     [(384, 384), (384, 1536), (1536, 384), (1024, 1024), (1024, 4096), (4096, 1024)];
 
 /// Rows: one query, a few texts, and batches.
-const ROWS: [usize; 5] = [7, 16, 64, 512, 2048];
+const ROWS: [usize; 6] = [7, 16, 64, 512, 850, 2048];
 
 fn main() -> Result<(), IsaError> {
     let isa = Isa::from_env()?;

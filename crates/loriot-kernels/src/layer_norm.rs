@@ -67,6 +67,20 @@ impl Isa {
         ))
     }
 
+    /// `y` of [`Isa::layer_norm`] again, from its `xhat` and with the same bits.
+    pub fn layer_norm_result(
+        self,
+        y_nd: &mut [f32],
+        xhat_nd: &[f32],
+        weight_d: &[f32],
+        bias_d: &[f32],
+    ) {
+        y_nd.copy_from_slice(xhat_nd);
+        dispatch!(self, layer_norm_result_body(
+            y_nd: &mut [f32], weight_d: &[f32], bias_d: &[f32],
+        ))
+    }
+
     /// The gradient of layer normalisation by its input.
     ///
     /// ```text
@@ -175,6 +189,23 @@ fn layer_norm_body<L: Lanes>(
             weight_d,
             bias_d,
             inlined!(|x, weight, bias| ((x - mean_lanes) * rstd_lanes).mul_add(weight, bias)),
+        );
+    }
+}
+
+/// `y·weight + bias` in `y`.
+#[inline(always)]
+fn layer_norm_result_body<L: Lanes>(y_nd: &mut [f32], weight_d: &[f32], bias_d: &[f32]) {
+    let lanes = L::here();
+    let width = weight_d.len();
+    row_count(y_nd, width);
+    for y_d in y_nd.chunks_exact_mut(width) {
+        update_with_2(
+            lanes,
+            y_d,
+            weight_d,
+            bias_d,
+            inlined!(|xhat, weight, bias| xhat.mul_add(weight, bias)),
         );
     }
 }
@@ -311,6 +342,9 @@ mod tests {
             let mut xhat = vec![0.0; n * d];
             isa.layer_norm(&mut saving, Some(&mut xhat), None, &x, &weight, &bias, EPS);
             assert_eq!(together, saving, "{isa}");
+            let mut again = vec![0.0; n * d];
+            isa.layer_norm_result(&mut again, &xhat, &weight, &bias);
+            assert_eq!(together, again, "{isa}");
             for (x, together) in x.chunks(d).zip(together.chunks(d)) {
                 let mut alone = vec![0.0; d];
                 isa.layer_norm(&mut alone, None, None, x, &weight, &bias, EPS);

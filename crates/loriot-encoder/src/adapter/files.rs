@@ -49,7 +49,8 @@ impl Adapter {
             let module = format!("{ROOT}{}{}", found.prefix, planned.site.name());
             let numbers = |end: &str, shape: [usize; 2]| -> Result<Vec<f32>, AdapterError> {
                 let name = format!("{module}{end}");
-                file.check(&name, &shape)?;
+                file.check_shape(&name, &shape)?;
+                file.check_finite(&name)?;
                 Ok(file.f32s(&name).into_owned())
             };
             Ok(LoraModule {

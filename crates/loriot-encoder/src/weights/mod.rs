@@ -48,6 +48,13 @@ enum Numbers {
 impl Weights {
     /// Opens the weights in `dir` and checks them against `config`.
     pub fn open(dir: &Path, config: &Config) -> Result<Weights, ModelError> {
+        let weights = Weights::map(dir, config)?;
+        weights.check_finite()?;
+        Ok(weights)
+    }
+
+    /// [`Weights::open`] that reads no number yet, so that [`Weights::check_finite`] is still to come.
+    pub(crate) fn map(dir: &Path, config: &Config) -> Result<Weights, ModelError> {
         let (source, files) = open_files(dir)?;
         let mut found: BTreeMap<String, (Arc<TensorFile>, String)> = BTreeMap::new();
         let wanted = architecture(config);
@@ -74,16 +81,27 @@ impl Weights {
                 let expected = tensor_file::shape_text(&shape);
                 return Err(TensorError::Missing { path: source, tensor: name, expected }.into());
             };
-            file.check(&key, &shape)?;
+            file.check_shape(&key, &shape)?;
             weights.by_name.insert(name.clone(), weights.tensors.len());
             weights.tensors.push(Tensor { name, shape, numbers: Numbers::Mapped { file, key } });
         }
         Ok(weights)
     }
 
+    /// Checks that every number is finite.
+    pub(crate) fn check_finite(&self) -> Result<(), TensorError> {
+        for tensor in &self.tensors {
+            if let Numbers::Mapped { file, key } = &tensor.numbers {
+                file.check_finite(key)?;
+                file.release(key);
+            }
+        }
+        Ok(())
+    }
+
     /// The numbers of a tensor, row-major. Panics for a name outside the architecture.
     pub fn get(&self, name: &str) -> Cow<'_, [f32]> {
-        self.tensor(name).numbers()
+        self.tensor(name).numbers.get()
     }
 
     /// The shape of a tensor, as PyTorch has it: a linear layer's weight is `(outputs, inputs)`.
@@ -109,13 +127,19 @@ impl Weights {
         tensor.numbers = Numbers::Owned(Arc::new(values));
     }
 
-    /// Lets the system take back the mapped pages; they are read again from the files if needed.
-    pub fn release(&self) {
-        for tensor in &self.tensors {
-            if let Numbers::Mapped { file, .. } = &tensor.numbers {
-                file.release();
-            }
+    /// A tensor that stays at hand: mapped where the file has f32, so that only the pages that are
+    /// read count as memory.
+    pub(crate) fn table(&self, name: &str) -> Table {
+        match self.get(name) {
+            Cow::Borrowed(_) => Table(self.tensor(name).numbers.clone()),
+            Cow::Owned(converted) => Table(Numbers::Owned(Arc::new(converted))),
         }
+    }
+
+    /// Lets the system take back the mapped pages of a tensor; they are read again from the file if
+    /// needed.
+    pub fn release(&self, name: &str) {
+        self.tensor(name).numbers.release();
     }
 
     /// Writes one safetensors file in f32, names without a prefix.
@@ -130,7 +154,8 @@ impl Weights {
         let mut hasher = Sha256Hasher::new();
         for tensor in self.tensors.iter().filter(|tensor| !tensor.name.starts_with(POOLER)) {
             hasher.field(tensor.name.as_bytes());
-            hasher.field(&le_bytes(&tensor.numbers()));
+            hasher.field(&le_bytes(&tensor.numbers.get()));
+            tensor.numbers.release();
         }
         hasher.finish()
     }
@@ -144,11 +169,32 @@ impl Weights {
     }
 }
 
-impl Tensor {
-    fn numbers(&self) -> Cow<'_, [f32]> {
-        match &self.numbers {
+impl Numbers {
+    fn get(&self) -> Cow<'_, [f32]> {
+        match self {
             Numbers::Mapped { file, key } => file.f32s(key),
             Numbers::Owned(values) => Cow::Borrowed(values),
+        }
+    }
+
+    fn release(&self) {
+        if let Numbers::Mapped { file, key } = self {
+            file.release(key);
+        }
+    }
+}
+
+/// Numbers that are read where they lie. Clones share them.
+#[derive(Clone, Debug)]
+pub(crate) struct Table(Numbers);
+
+impl Table {
+    pub(crate) fn values(&self) -> &[f32] {
+        match self.0.get() {
+            Cow::Borrowed(values) => values,
+            Cow::Owned(_) => {
+                unreachable!("what needs converting was converted by `Weights::table`")
+            }
         }
     }
 }
