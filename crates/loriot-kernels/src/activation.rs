@@ -2,7 +2,8 @@
 
 use crate::Isa;
 use crate::isa::dispatch;
-use crate::lanes::math::{exp, normal_cdf, normal_density};
+use crate::lanes::math::exp;
+use crate::lanes::pieces::{GELU_SLOPE, NORMAL, PiecesIn};
 use crate::lanes::{Lanes, Vector, inlined, map, map_2, update, update_with};
 
 /// What stands between the two linear layers of a feed-forward block.
@@ -52,7 +53,10 @@ impl Isa {
 fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
     let lanes = L::here();
     match activation {
-        Activation::Gelu => map(lanes, y, x, inlined!(|x| gelu(lanes, x))),
+        Activation::Gelu => {
+            let normal = PiecesIn::new(lanes, &NORMAL);
+            map(lanes, y, x, inlined!(|x| gelu(lanes, normal, x)));
+        }
         Activation::GeluTanh => map(lanes, y, x, inlined!(|x| gelu_tanh(lanes, x))),
         Activation::Relu => map(lanes, y, x, inlined!(|x| relu(lanes, x))),
     }
@@ -62,7 +66,10 @@ fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
 fn activation_in_place_body<L: Lanes>(x: &mut [f32], activation: Activation) {
     let lanes = L::here();
     match activation {
-        Activation::Gelu => update(lanes, x, inlined!(|x| gelu(lanes, x))),
+        Activation::Gelu => {
+            let normal = PiecesIn::new(lanes, &NORMAL);
+            update(lanes, x, inlined!(|x| gelu(lanes, normal, x)));
+        }
         Activation::GeluTanh => update(lanes, x, inlined!(|x| gelu_tanh(lanes, x))),
         Activation::Relu => update(lanes, x, inlined!(|x| relu(lanes, x))),
     }
@@ -78,7 +85,8 @@ fn activation_backward_body<L: Lanes>(
     let lanes = L::here();
     match activation {
         Activation::Gelu => {
-            map_2(lanes, dx, dy, x, inlined!(|dy, x| dy * gelu_derivative(lanes, x)));
+            let slope = PiecesIn::new(lanes, &GELU_SLOPE);
+            map_2(lanes, dx, dy, x, inlined!(|dy, x| gelu_backward(lanes, slope, dy, x)));
         }
         Activation::GeluTanh => {
             map_2(lanes, dx, dy, x, inlined!(|dy, x| dy * gelu_tanh_derivative(lanes, x)));
@@ -94,7 +102,8 @@ fn activation_backward_in_place_body<L: Lanes>(dy: &mut [f32], x: &[f32], activa
     let lanes = L::here();
     match activation {
         Activation::Gelu => {
-            update_with(lanes, dy, x, inlined!(|dy, x| dy * gelu_derivative(lanes, x)));
+            let slope = PiecesIn::new(lanes, &GELU_SLOPE);
+            update_with(lanes, dy, x, inlined!(|dy, x| gelu_backward(lanes, slope, dy, x)));
         }
         Activation::GeluTanh => {
             update_with(lanes, dy, x, inlined!(|dy, x| dy * gelu_tanh_derivative(lanes, x)));
@@ -105,15 +114,16 @@ fn activation_backward_in_place_body<L: Lanes>(dy: &mut [f32], x: &[f32], activa
     }
 }
 
+/// `x·Φ(x)`.
 #[inline(always)]
-fn gelu<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
-    x * normal_cdf(lanes, x)
+fn gelu<L: Lanes>(lanes: L, normal: PiecesIn<L>, x: L::F32) -> L::F32 {
+    x.mul_add(normal.at(x), x * lanes.splat(0.5))
 }
 
-/// `Φ(x) + x·φ(x)`.
+/// `dy·(Φ(x) + x·φ(x))`.
 #[inline(always)]
-fn gelu_derivative<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
-    x.mul_add(normal_density(lanes, x), normal_cdf(lanes, x))
+fn gelu_backward<L: Lanes>(lanes: L, slope: PiecesIn<L>, dy: L::F32, x: L::F32) -> L::F32 {
+    dy.mul_add(slope.at(x), dy * lanes.splat(0.5))
 }
 
 /// `√(2/π)`, and the same times 0.044715.
