@@ -1,17 +1,10 @@
 //! Exponentials by lane. Each states its error, and its tests measure it on every level.
 
 use super::{Lanes, Vector};
-use std::f32::consts::{LN_2, LOG2_E};
+use std::f32::consts::LN_2;
 
 /// `1.5·2^23`: added to a number below `2^22` in magnitude, it rounds that to an integer, held in the sum's low bits.
 pub(crate) const SHIFT: f32 = 12_582_912.0;
-
-/// `ln 2` in two parts. The first has 10 bits, so that its product with an exponent is exact even without fused
-/// multiply-add.
-const LN_2_PARTS: (f32, f32) = (355.0 / 512.0, -2.121_944_4e-4);
-
-/// `e^r ≈ 1 + r + r²·Σ EXP[j]·r^j` for `|r| ≤ ln 2 / 2`: least maximum relative error, 0.05 units in the last place.
-const EXP: [f32; 5] = [0.499_999_93, 0.166_665_2, 0.041_668_39, 0.008_368_717, 0.001_381_459_9];
 
 /// `2^f ≈ 1 + f·Σ EXP_2[j]·f^j` for `|f| ≤ 1/2`: least maximum relative error, 0.02 units in the last place.
 const EXP_2: [f32; 6] =
@@ -25,29 +18,6 @@ fn polynomial<L: Lanes, const N: usize>(lanes: L, coefficients: &[f32; N], x: L:
         sum = sum.mul_add(x, lanes.splat(*coefficient));
     }
     sum
-}
-
-/// `e^r` for `|r| ≤ ln 2 / 2`.
-#[inline(always)]
-fn exp_reduced<L: Lanes>(lanes: L, r: L::F32) -> L::F32 {
-    let tail = polynomial(lanes, &EXP, r);
-    (r * r).mul_add(tail, r) + lanes.splat(1.0)
-}
-
-/// `e^x` within `f32::EPSILON` of itself (one or two units in the last place); 0 where that is subnormal, infinite where it exceeds f32, NaN of NaN.
-#[inline(always)]
-pub(crate) fn exp<L: Lanes>(lanes: L, x: L::F32) -> L::F32 {
-    let (low, high) = (lanes.splat(-87.3365), lanes.splat(88.7228));
-    // The constant first: a NaN on the right passes through both.
-    let clamped = low.max(high.min(x));
-    let shift = lanes.splat(SHIFT);
-    let shifted = clamped.mul_add(lanes.splat(LOG2_E), shift);
-    let n = shifted - shift;
-    let r = n.neg_mul_add(lanes.splat(LN_2_PARTS.0), clamped);
-    let r = n.neg_mul_add(lanes.splat(LN_2_PARTS.1), r);
-    let value = exp_reduced(lanes, r).scale_by_exponent(shifted);
-    let value = x.if_less(low, lanes.splat(0.0), value);
-    high.if_less(x, lanes.splat(f32::INFINITY), value)
 }
 
 /// `2^x` for `x ≤ 0`, within `f32::EPSILON` of itself; 0 below −126, NaN of NaN.
@@ -69,43 +39,9 @@ mod tests {
     use crate::lanes::{inlined, map};
 
     #[inline(always)]
-    fn exp_body<L: Lanes>(y: &mut [f32], x: &[f32]) {
-        let lanes = L::here();
-        map(lanes, y, x, inlined!(|x| exp(lanes, x)));
-    }
-
-    #[inline(always)]
     fn exp_2_body<L: Lanes>(y: &mut [f32], x: &[f32]) {
         let lanes = L::here();
         map(lanes, y, x, inlined!(|x| exp_2_of_negative(lanes, x)));
-    }
-
-    #[test]
-    fn exp_is_within_its_stated_error() {
-        let x: Vec<f32> = (0..=1_760_000).map(|i| -87.3 + i as f32 * 1e-4).collect();
-        for isa in Isa::available() {
-            let mut y = vec![0.0; x.len()];
-            let (y, x) = (&mut y[..], &x[..]);
-            dispatch!(isa, exp_body(y: &mut [f32], x: &[f32]));
-            for (y, x) in y.iter().zip(x) {
-                let want = f64::from(*x).exp();
-                let error = (f64::from(*y) - want).abs() / want;
-                assert!(error <= f64::from(f32::EPSILON), "{isa}: exp({x}) = {y}");
-            }
-        }
-    }
-
-    #[test]
-    fn exp_at_the_ends_of_its_range_is_zero_infinite_or_nan() {
-        let x = [f32::NEG_INFINITY, -1e30, -87.5, 0.0, 88.73, 1e30, f32::INFINITY, f32::NAN];
-        for isa in Isa::available() {
-            let mut y = [7.0; 8];
-            let (y, x) = (&mut y[..], &x[..]);
-            dispatch!(isa, exp_body(y: &mut [f32], x: &[f32]));
-            assert_eq!(y[..4], [0.0, 0.0, 0.0, 1.0], "{isa}");
-            assert_eq!(y[4..7], [f32::INFINITY; 3], "{isa}");
-            assert!(y[7].is_nan(), "{isa}");
-        }
     }
 
     #[test]
