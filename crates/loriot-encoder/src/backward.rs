@@ -247,7 +247,7 @@ impl<'a> Step<'a> {
             let dy = output_of(self.pass, *kind, dy_no);
             let dyb_nr = sized(dyb_nr, dy.n_rows() * group.rank());
             let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
-            self.pass.isa().gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
+            self.pass.gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
         }
     }
 
@@ -258,19 +258,19 @@ impl<'a> Step<'a> {
             return;
         }
         let (_, i) = kind.shape(&self.pass.model.config);
-        let (isa, n) = (self.pass.isa(), dx_ni.len() / i);
+        let n = dx_ni.len() / i;
         let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, group.rank());
         if !self.pass.drops_lora() {
             let a = group.stack_a(&mut self.scratch.lora, true);
-            isa.gemm(MatMut::row_major(dx_ni, n, i), 1.0, dyb, a, Init::Accumulate);
+            self.pass.gemm(MatMut::row_major(dx_ni, n, i), 1.0, dyb, a, Init::Accumulate);
             return;
         }
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            isa.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
-            isa.add(dx_ni, dropped_ni);
+            self.pass.isa().add(dx_ni, dropped_ni);
         }
     }
 }

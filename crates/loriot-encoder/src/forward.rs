@@ -49,6 +49,12 @@ impl Pass<'_> {
         self.model.isa
     }
 
+    /// A product of activations, or of activations and an adapter's factor, in the model's precision;
+    /// see [`Isa::gemm`].
+    pub(crate) fn gemm(&self, c_mn: MatMut, alpha: f32, a_mk: Mat, b_kn: Mat, init: Init) {
+        self.isa().gemm_in(self.model.precision, c_mn, alpha, a_mk, b_kn, init);
+    }
+
     /// The lowest layer with something trained in it; the number of layers if nothing is.
     pub(crate) fn lowest_layer(&self) -> usize {
         self.depth.lowest_layer(self.model.config.n_layers)
@@ -316,16 +322,16 @@ impl LinearPass<'_> {
             for Member { kind, lora, columns } in group.members() {
                 let x_ni = self.pass.drop_lora(scratch, x_ni, self.texts, self.layer, *kind);
                 let xa = MatMut::row_major(xa_nr, n, r).columns(columns.clone());
-                isa.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
+                self.pass.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
             }
         } else {
             let a = group.stack_a(scratch, false);
-            isa.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
+            self.pass.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
         }
         for Member { kind, lora, columns } in group.members() {
             let y = MatMut::row_major(y_no, n, o).columns(output_columns(*kind, config));
             let xa = Mat::row_major(xa_nr, n, r).columns(columns.clone());
-            isa.gemm(y, lora.scale, xa, lora.b().t(), Init::Accumulate);
+            self.pass.gemm(y, lora.scale, xa, lora.b().t(), Init::Accumulate);
         }
     }
 }
