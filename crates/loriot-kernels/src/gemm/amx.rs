@@ -12,11 +12,11 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512_dot::{
-    dequantize, interleave_halves, load, load_2, pack_right_bf16, pack_transposed_bf16, quantize,
+    dequantize, interleave_halves, load, load_2, pack_right_bf16, pack_transposed, quantize,
     row_part, store, store_bf16, with_contiguous,
 };
 use super::kernel::{self, Start, Tile};
-use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, TILE};
+use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE};
 use super::weight;
 use super::{Mat, PackedWeight, avx512};
 use crate::isa::{Isa, Level};
@@ -460,8 +460,10 @@ impl kernel::Kernel for Bf16 {
         o: Range<usize>,
         i: Range<usize>,
     ) -> bool {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed_bf16` enables.
-        unsafe { pack_transposed_bf16(panel, w, o, i) }
+        let Some(stored) = w.bf16_panels() else { return false };
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed` enables.
+        unsafe { pack_transposed::<1>(panel, w, stored, o, i) };
+        true
     }
 
     fn stored(w: &PackedWeight) -> Option<&[u16]> {
@@ -493,9 +495,6 @@ pub(super) struct Split {
     is_mirrored: bool,
 }
 
-/// Parts of an f32.
-const PLANES: usize = 3;
-
 /// Of `k`: a strip of 32 rows is 72 KiB, which streams through L1 at a quarter of what AMX takes to multiply it.
 const SPLIT_KC: usize = 384;
 
@@ -514,6 +513,8 @@ impl kernel::Kernel for Split {
     const ROW_UNIT: usize = MR;
     const K_UNIT: usize = BF16_STEP;
     const PLANES: usize = PLANES;
+    // Strips of 256 rows are 576 KiB.
+    const MC: usize = 256;
     const A_STRIDE: usize = PLANES * SPLIT_KC;
 
     fn tile(self, tile: Tile<'_, u16>) {
@@ -533,8 +534,21 @@ impl kernel::Kernel for Split {
         with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
     }
 
-    fn stored(_w: &PackedWeight) -> Option<&[u16]> {
-        None
+    fn pack_transposed(
+        self,
+        panel: &mut [u16],
+        w: &PackedWeight,
+        o: Range<usize>,
+        i: Range<usize>,
+    ) -> bool {
+        let Some(stored) = w.split_panels() else { return false };
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed` enables.
+        unsafe { pack_transposed::<PLANES>(panel, w, stored, o, i) };
+        true
+    }
+
+    fn stored(w: &PackedWeight) -> Option<&[u16]> {
+        w.split_panels()
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {

@@ -69,8 +69,10 @@ impl kernel::Kernel for Bf16 {
         o: Range<usize>,
         i: Range<usize>,
     ) -> bool {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed_bf16` enables.
-        unsafe { pack_transposed_bf16(panel, w, o, i) }
+        let Some(stored) = w.bf16_panels() else { return false };
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed` enables.
+        unsafe { pack_transposed::<1>(panel, w, stored, o, i) };
+        true
     }
 
     fn stored(w: &PackedWeight) -> Option<&[u16]> {
@@ -194,29 +196,32 @@ pub(super) fn pack_right_bf16(panel: &mut [u16], b: Mat, scale: f32) {
 /// A stored tile is 16 pairs of inputs by 16 outputs. Of 8 pairs by 8 pairs of outputs, quadruples of 2×2 values are
 /// transposed where they stand, and then the quadruples as numbers of 64 bits.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn pack_transposed_bf16(
+pub(super) fn pack_transposed<const PLANES: usize>(
     panel: &mut [u16],
     w: &PackedWeight,
+    stored: &[u16],
     o: Range<usize>,
     i: Range<usize>,
-) -> bool {
+) {
     /// bf16 of one row of a tile.
     const ROW: usize = 2 * TILE;
     const HALF: usize = TILE / 2;
-    let Some(stored) = w.bf16_panels() else { return false };
+    /// bf16 of a step of one plane.
+    const STEP: usize = 4 * TILE * TILE;
     assert!(o.start.is_multiple_of(BF16_STEP) && i.start.is_multiple_of(BF16_STEP));
     assert!(i.len() <= tiles::NR, "columns of a panel");
-    for (block, o) in o.step_by(BF16_STEP).enumerate() {
-        let from = &stored[w.start_of(o / tiles::NR, i.start)..][..4 * TILE * TILE];
-        let to = &mut panel[block * 4 * TILE * TILE..][..4 * TILE * TILE];
+    let steps = o.step_by(BF16_STEP).flat_map(|o| {
+        let from = &stored[w.start_of(o / tiles::NR, i.start)..][..PLANES * STEP];
+        from.as_chunks::<STEP>().0
+    });
+    for (from, to) in steps.zip(panel.as_chunks_mut::<STEP>().0) {
         for (from_tile, to_tile) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
             let from = &from[(from_tile * TILE + to_tile * HALF) * ROW..];
             let to = &mut to[(to_tile * TILE + from_tile * HALF) * ROW..];
             let rows: [__m512i; HALF] = std::array::from_fn(|r| {
                 let row: &[u16; ROW] = from[r * ROW..].first_chunk().expect("a row of a tile");
-                let row = load_words(row);
                 // 2×2 values a, b, c, d become a, c, b, d.
-                let row = _mm512_shufflelo_epi16::<0b11_01_10_00>(row);
+                let row = _mm512_shufflelo_epi16::<0b11_01_10_00>(load_words(row));
                 _mm512_shufflehi_epi16::<0b11_01_10_00>(row)
             });
             for (r, row) in transpose_words_64(rows).into_iter().enumerate() {
@@ -226,7 +231,6 @@ pub(super) fn pack_transposed_bf16(
             }
         }
     }
-    true
 }
 
 /// The transpose of 8 rows of 8 numbers of 64 bits.

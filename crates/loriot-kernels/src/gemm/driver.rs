@@ -9,10 +9,6 @@ use super::{Epilogue, Init, Mat, MatMut, PackedWeight};
 use crate::aligned::{AlignedBuf, Plain, bytes_of};
 use crate::isa::Isa;
 
-/// Rows of a block, whose strips are packed once and stay in the L2 cache: enough that a block of the right operand,
-/// which may have to be packed for each of them, is used long enough.
-const MC: usize = 512;
-
 /// Columns of a block. For each strip, which is in the L1 cache by then, all of them come from L2.
 pub(super) const NC: usize = 128;
 
@@ -101,7 +97,7 @@ impl<'a> Product<'a> {
     pub(super) fn run_blocks<K: Kernel>(self, isa: Isa, kernel: K, scratch: &mut Scratch) {
         let Product { mut c, terms, init, mut epilogue } = self;
         let (m, n) = (c.n_rows(), c.n_cols());
-        let max_rows = MC.next_multiple_of(K::MR).min(m.next_multiple_of(K::MR));
+        let max_rows = K::MC.next_multiple_of(K::MR).min(m.next_multiple_of(K::MR));
         let Scratch { a: strips, b: panels, widened, .. } = scratch;
         let strips = strips.at_least_of::<K::Unit>(max_rows * K::A_STRIDE);
         // Without any k, one empty block still writes what the product starts from.
@@ -279,7 +275,6 @@ impl<'a> Right<'a> {
     ) -> Panels<'s, K::Unit> {
         let panel_len = panel_len::<K>(depth.len());
         if let Right::Packed(w) = self
-            && K::PLANES == 1
             && let Some(panels) = K::stored(w)
         {
             let data = &panels[w.start_of(cols.start / K::NR, depth.start)..];
@@ -372,10 +367,10 @@ impl PackedWeight {
         let first_panel = o.start / self.panel_cols();
         let n_panels = o.end.div_ceil(self.panel_cols()) - first_panel;
         let start = self.start_of(first_panel, i.start);
-        let (row_len, stride) = (i.len() * self.panel_cols(), self.panel_stride());
+        let (row_len, stride) = (i.len() * self.units_of_i(), self.panel_stride());
         if let Some(panels) = self.f32_panels() {
             Source::new(&panels[start..], n_panels, row_len, stride)
-        } else if let Some(panels) = self.bf16_panels() {
+        } else if let Some(panels) = self.bf16_panels().or(self.split_panels()) {
             Source::new(&panels[start..], n_panels, row_len, stride)
         } else if let Some(int8) = self.int8_panels() {
             Source::new(&int8.bytes[start..], n_panels, row_len, stride)

@@ -17,6 +17,9 @@ pub(super) trait Kernel: Copy {
     const NR: usize;
     /// Most of `k` that a tile runs down at once.
     const KC: usize;
+    /// Rows of a block, whose strips are packed once and stay in the L2 cache. The right operand is read, and packed where
+    /// it has to be, once for each of them.
+    const MC: usize = 512;
     /// Rows are cut into strips at multiples of this.
     const ROW_UNIT: usize = 1;
     /// Panels hold a multiple of this much of `k`, filled up with zeros.

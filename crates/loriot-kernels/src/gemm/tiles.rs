@@ -22,6 +22,9 @@ pub(super) const BF16_STEP: usize = 2 * TILE;
 /// `k` of a step: 64 of int8.
 pub(super) const INT8_STEP: usize = 4 * TILE;
 
+/// Parts of an f32 that is split in bf16.
+pub(super) const PLANES: usize = 3;
+
 /// Where in a panel element `k` of column 0 of tile `tile` stands; the next columns follow at a distance of `per_word`.
 pub(super) fn place(per_word: usize, k: usize, tile: usize) -> usize {
     let step = per_word * TILE;

@@ -1,10 +1,10 @@
 //! A linear layer's weight, packed once.
 
 use super::kernel::Kernel;
-use super::tiles::{self, BF16_STEP, INT8_STEP, TILE, from_bf16, int8_blocks, to_bf16};
+use super::tiles::{self, BF16_STEP, INT8_STEP, PLANES, TILE, from_bf16, int8_blocks, to_bf16};
 use super::{Mat, Precision, scalar};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{amx, avx2, avx512, avx512_dot};
 use crate::aligned::AlignedBuf;
 use crate::isa::{Isa, Level};
 use std::ops::Range;
@@ -18,7 +18,8 @@ use std::ops::Range;
 /// ```
 ///
 /// bf16 and int8 panels have 32 columns, in the order of AMX tiles on every instruction set; `i_len` is filled up with
-/// zeros to whole tiles.
+/// zeros to whole tiles. So have f32 panels on AMX, whose three parts stand one behind the other in each step: 6 bytes
+/// a weight, which spares splitting it for every 256 rows.
 ///
 /// [`Isa::linear`] reads panels as they lie where its instruction set can. [`Isa::linear_backward`] transposes a block at
 /// a time into scratch, which costs it about 8 % of its speed at 256 rows (AVX-512, f32, 384×384) and spares a second
@@ -37,6 +38,8 @@ pub struct PackedWeight {
 #[derive(Clone)]
 enum Panels {
     F32(AlignedBuf<f32>),
+    /// f32 in three parts, for AMX.
+    Split(AlignedBuf<u16>),
     Bf16(AlignedBuf<u16>),
     Int8(Int8),
 }
@@ -56,13 +59,18 @@ impl Isa {
     pub fn pack(self, row_blocks_oi: &[&[f32]], i: usize, precision: Precision) -> PackedWeight {
         let n_values: usize = row_blocks_oi.iter().map(|block| block.len()).sum();
         let o = n_values.checked_div(i).unwrap_or(0);
+        let is_split = precision == Precision::F32 && self.level() == Level::Amx;
         let (panel_cols, k_unit) = match precision {
+            Precision::F32 if is_split => (tiles::NR, BF16_STEP),
             Precision::F32 => (panel_cols(self), 1),
             Precision::Bf16 => (tiles::NR, BF16_STEP),
             Precision::Int8 => (tiles::NR, INT8_STEP),
         };
         let (o_padded, panel_i) = (o.next_multiple_of(panel_cols), i.next_multiple_of(k_unit));
         let panels = match precision {
+            Precision::F32 if is_split => {
+                Panels::Split(AlignedBuf::zeroed(PLANES * o_padded * panel_i))
+            }
             Precision::F32 => Panels::F32(AlignedBuf::zeroed(o_padded * panel_i)),
             Precision::Bf16 => Panels::Bf16(AlignedBuf::zeroed(o_padded * panel_i)),
             Precision::Int8 => Panels::Int8(Int8 {
@@ -105,13 +113,36 @@ impl PackedWeight {
     /// Packs rows of weights that belong to one panel, the first of them being output `o`.
     fn pack_rows(&mut self, o: usize, w_oi: Mat) {
         let (panel, col) = (o / self.panel_cols, o % self.panel_cols);
-        let panel_start = panel * self.panel_i * self.panel_cols;
+        let panel_start = self.start_of(panel, 0);
+        let panel_len = self.panel_stride();
         match &mut self.panels {
             Panels::F32(panels) => {
                 copy(self.isa, &mut panels[panel_start + col..], self.panel_cols, w_oi.t());
             }
+            Panels::Split(panels) => {
+                let panel = &mut panels[panel_start..][..panel_len];
+                #[cfg(target_arch = "x86_64")]
+                if w_oi.n_rows() == tiles::NR {
+                    return amx::Split::new(self.isa).pack_right(panel, w_oi.t(), 1.0);
+                }
+                for row in 0..w_oi.n_rows() {
+                    let column = Column::new(2, col + row);
+                    for i in 0..w_oi.n_cols() {
+                        let mut rest = w_oi.at(row, i);
+                        for plane in 0..PLANES {
+                            let part = to_bf16(rest);
+                            rest -= from_bf16(part);
+                            panel[column.place_in_plane(i, plane)] = part;
+                        }
+                    }
+                }
+            }
             Panels::Bf16(panels) => {
-                let panel = &mut panels[panel_start..][..self.panel_i * tiles::NR];
+                let panel = &mut panels[panel_start..][..panel_len];
+                #[cfg(target_arch = "x86_64")]
+                if self.isa.level() >= Level::Avx512Bf16 && w_oi.n_rows() == tiles::NR {
+                    return avx512_dot::Bf16::new(self.isa).pack_right(panel, w_oi.t(), 1.0);
+                }
                 for row in 0..w_oi.n_rows() {
                     let column = Column::new(2, col + row);
                     for i in 0..w_oi.n_cols() {
@@ -120,7 +151,7 @@ impl PackedWeight {
                 }
             }
             Panels::Int8(Int8 { bytes, scale_o, sums_ko }) => {
-                let panel = &mut bytes[panel_start..][..self.panel_i * tiles::NR];
+                let panel = &mut bytes[panel_start..][..panel_len];
                 let o_padded = scale_o.len();
                 for row in 0..w_oi.n_rows() {
                     let column = Column::new(4, col + row);
@@ -159,11 +190,16 @@ impl PackedWeight {
         mut each: impl FnMut(usize, usize, f32),
     ) {
         for o in o {
-            let panel = o / self.panel_cols * self.panel_i * self.panel_cols;
+            let panel = self.start_of(o / self.panel_cols, 0);
             match &self.panels {
                 Panels::F32(panels) => {
                     let column = &panels[panel + o % self.panel_cols..];
                     i.clone().for_each(|i| each(o, i, column[i * self.panel_cols]));
+                }
+                Panels::Split(panels) => {
+                    let (column, panel) = (Column::new(2, o % tiles::NR), &panels[panel..]);
+                    let part = |i, plane| from_bf16(panel[column.place_in_plane(i, plane)]);
+                    i.clone().for_each(|i| each(o, i, part(i, 0) + part(i, 1) + part(i, 2)));
                 }
                 Panels::Bf16(panels) => {
                     let (column, panel) = (Column::new(2, o % tiles::NR), &panels[panel..]);
@@ -191,7 +227,7 @@ impl PackedWeight {
     /// What the weights were rounded to.
     pub fn precision(&self) -> Precision {
         match self.panels {
-            Panels::F32(_) => Precision::F32,
+            Panels::F32(_) | Panels::Split(_) => Precision::F32,
             Panels::Bf16(_) => Precision::Bf16,
             Panels::Int8(_) => Precision::Int8,
         }
@@ -201,7 +237,7 @@ impl PackedWeight {
     pub fn n_bytes(&self) -> usize {
         match &self.panels {
             Panels::F32(panels) => size_of_val(&**panels),
-            Panels::Bf16(panels) => size_of_val(&**panels),
+            Panels::Split(panels) | Panels::Bf16(panels) => size_of_val(&**panels),
             Panels::Int8(Int8 { bytes, scale_o, sums_ko }) => {
                 bytes.len() + size_of_val(&**scale_o) + size_of_val(&**sums_ko)
             }
@@ -210,7 +246,7 @@ impl PackedWeight {
 
     /// The index of input `i` of the `panel_idx`-th panel, where a row or a step of panels begins.
     pub(super) fn start_of(&self, panel_idx: usize, i: usize) -> usize {
-        (panel_idx * self.panel_i + i) * self.panel_cols
+        (panel_idx * self.panel_i + i) * self.units_of_i()
     }
 
     /// Columns of a panel.
@@ -220,7 +256,19 @@ impl PackedWeight {
 
     /// Elements from panel to panel.
     pub(super) fn panel_stride(&self) -> usize {
-        self.panel_i * self.panel_cols
+        self.panel_i * self.units_of_i()
+    }
+
+    /// Elements that a panel has for each input.
+    pub(super) fn units_of_i(&self) -> usize {
+        match self.panels {
+            Panels::Split(_) => PLANES * self.panel_cols,
+            _ => self.panel_cols,
+        }
+    }
+
+    pub(super) fn split_panels(&self) -> Option<&[u16]> {
+        if let Panels::Split(panels) = &self.panels { Some(panels) } else { None }
     }
 
     pub(super) fn f32_panels(&self) -> Option<&[f32]> {
@@ -255,6 +303,12 @@ impl Column {
 
     fn place(self, k: usize) -> usize {
         tiles::place(self.per_word, k, self.tile) + self.at
+    }
+
+    /// Of a panel with [`PLANES`] planes.
+    fn place_in_plane(self, k: usize, plane: usize) -> usize {
+        let step = k / BF16_STEP * PLANES + plane;
+        step * BF16_STEP * tiles::NR + self.place(k % BF16_STEP)
     }
 }
 

@@ -28,6 +28,8 @@ impl Avx2 {
 impl Lanes for Avx2 {
     type F32 = F32x8;
 
+    type Table = [F32x8; 2];
+
     type Words = U64x4;
 
     const N: usize = 8;
@@ -103,6 +105,24 @@ impl Lanes for Avx2 {
             let odd = _mm256_castps_pd(_mm256_set_m128(r3, r1));
             let first = _mm256_castpd_ps(_mm256_unpacklo_pd(even, odd));
             (F32x8(first), F32x8(_mm256_castpd_ps(_mm256_unpackhi_pd(even, odd))))
+        }
+    }
+
+    #[inline(always)]
+    fn table(self, entries: &[f32; 16]) -> [F32x8; 2] {
+        [self.load(&entries[..8]), self.load(&entries[8..])]
+    }
+
+    #[inline(always)]
+    fn look_up(self, [low, high]: [F32x8; 2], index: F32x8) -> F32x8 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let index = _mm256_castps_si256(index.0);
+            let low = _mm256_permutevar8x32_ps(low.0, index);
+            let high = _mm256_permutevar8x32_ps(high.0, index);
+            // The blend goes by sign bits: the index's fourth bit moves there.
+            let which = _mm256_castsi256_ps(_mm256_slli_epi32::<28>(index));
+            F32x8(_mm256_blendv_ps(low, high, which))
         }
     }
 
@@ -229,6 +249,15 @@ impl Vector for F32x8 {
     fn abs(self) -> F32x8 {
         // SAFETY: `self` proves the CPU's features.
         F32x8(unsafe { _mm256_andnot_ps(_mm256_set1_ps(-0.0), self.0) })
+    }
+
+    #[inline(always)]
+    fn with_sign_of(self, other: F32x8) -> F32x8 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let sign = _mm256_and_ps(other.0, _mm256_set1_ps(-0.0));
+            F32x8(_mm256_xor_ps(self.0, sign))
+        }
     }
 
     #[inline(always)]

@@ -22,6 +22,8 @@ fn mask(n: usize) -> __mmask16 {
 impl Lanes for Avx512 {
     type F32 = F32x16;
 
+    type Table = F32x16;
+
     type Words = U64x8;
 
     const N: usize = 16;
@@ -107,6 +109,17 @@ impl Lanes for Avx512 {
             let first = _mm512_castpd_ps(_mm512_unpacklo_pd(even, odd));
             (F32x16(first), F32x16(_mm512_castpd_ps(_mm512_unpackhi_pd(even, odd))))
         }
+    }
+
+    #[inline(always)]
+    fn table(self, entries: &[f32; 16]) -> F32x16 {
+        self.load(entries)
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: F32x16, index: F32x16) -> F32x16 {
+        // SAFETY: `self` proves the CPU's features.
+        F32x16(unsafe { _mm512_permutexvar_ps(_mm512_castps_si512(index.0), table.0) })
     }
 
     #[inline(always)]
@@ -229,6 +242,17 @@ impl Vector for F32x16 {
     fn abs(self) -> F32x16 {
         // SAFETY: `self` proves the CPU's features.
         F32x16(unsafe { _mm512_abs_ps(self.0) })
+    }
+
+    #[inline(always)]
+    fn with_sign_of(self, other: F32x16) -> F32x16 {
+        // SAFETY: `self` proves the CPU's features.
+        unsafe {
+            let (x, sign) = (_mm512_castps_si512(self.0), _mm512_castps_si512(other.0));
+            let mask = _mm512_set1_epi32(i32::MIN);
+            // a ^ (b & c).
+            F32x16(_mm512_castsi512_ps(_mm512_ternarylogic_epi32::<0x78>(x, sign, mask)))
+        }
     }
 
     #[inline(always)]

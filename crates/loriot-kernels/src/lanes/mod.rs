@@ -26,6 +26,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 pub(crate) mod math;
+pub(crate) mod pieces;
 mod scalar;
 
 #[cfg(target_arch = "x86_64")]
@@ -38,6 +39,9 @@ pub(crate) use scalar::Scalar;
 pub(crate) trait Lanes: Copy {
     /// A vector of [`Lanes::N`] elements.
     type F32: Vector;
+
+    /// Sixteen numbers to look up.
+    type Table: Copy;
 
     /// A vector of half as many 64-bit numbers, each with a word in its low half, to draw random bits with.
     type Words: Words;
@@ -72,6 +76,12 @@ pub(crate) trait Lanes: Copy {
 
     /// The first two elements of each of half as many rows as there are lanes, side by side, and then the next two.
     fn load_pairs<'a>(self, row: impl Fn(usize) -> &'a [f32; 4]) -> (Self::F32, Self::F32);
+
+    /// The numbers as a table.
+    fn table(self, entries: &[f32; 16]) -> Self::Table;
+
+    /// Each lane's entry of a table, the one that the low four bits of `index` name.
+    fn look_up(self, table: Self::Table, index: Self::F32) -> Self::F32;
 
     /// `word` in each low half.
     fn splat_word(self, word: u32) -> Self::Words;
@@ -122,6 +132,9 @@ pub(crate) trait Vector:
 
     /// `|self|`.
     fn abs(self) -> Self;
+
+    /// `self`, negated where the sign bit of `other` is set.
+    fn with_sign_of(self, other: Self) -> Self;
 
     /// `√self`, correctly rounded.
     fn sqrt(self) -> Self;

@@ -15,6 +15,8 @@ pub(crate) struct F32x8([f32; 8]);
 impl Lanes for Scalar {
     type F32 = F32x8;
 
+    type Table = [f32; 16];
+
     type Words = U64x4;
 
     const N: usize = 8;
@@ -73,6 +75,19 @@ impl Lanes for Scalar {
             second[2 * i..][..2].copy_from_slice(&row(i)[2..]);
         }
         (F32x8(first), F32x8(second))
+    }
+
+    #[inline(always)]
+    fn table(self, entries: &[f32; 16]) -> [f32; 16] {
+        *entries
+    }
+
+    #[inline(always)]
+    fn look_up(self, table: [f32; 16], mut index: F32x8) -> F32x8 {
+        for x in &mut index.0 {
+            *x = table[(x.to_bits() & 15) as usize];
+        }
+        index
     }
 
     #[inline(always)]
@@ -221,6 +236,11 @@ impl Vector for F32x8 {
     #[inline(always)]
     fn abs(self) -> F32x8 {
         self.zip(self, inlined!(|a, _| a.abs()))
+    }
+
+    #[inline(always)]
+    fn with_sign_of(self, other: F32x8) -> F32x8 {
+        self.zip(other, inlined!(|a, b| f32::from_bits(a.to_bits() ^ b.to_bits() & 1 << 31)))
     }
 
     #[inline(always)]
