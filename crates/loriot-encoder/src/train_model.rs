@@ -19,7 +19,9 @@ use std::ops::Range;
 /// Tokens that one thread carries through the encoder at a time, at most: large, because each weight's
 /// panels are transposed once a chunk for the input gradient. Smaller chunks, whose activations stay
 /// in the second cache, were slower (bench/LOG.md).
-fn chunk_tokens() -> usize { std::env::var("CHUNK").map_or(1024, |x| x.parse().unwrap()) }
+fn chunk_tokens() -> usize {
+    std::env::var("CHUNK").map_or(1024, |x| x.parse().unwrap())
+}
 
 /// An encoder that cannot be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
