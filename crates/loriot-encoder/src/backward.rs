@@ -11,11 +11,11 @@
 use crate::folder::Pooling;
 use crate::forward::{Pass, Texts};
 use crate::lora::Member;
-use crate::model::{Layer, LayerNorm, output_columns};
+use crate::model::{Layer, LayerNorm, Linear, output_columns};
 use crate::modules::LinearKind;
 use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, copied, sized};
 use loriot_kernels::dropout::Site;
-use loriot_kernels::gemm::{Init, Mat, MatMut};
+use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 
 /// The gradient by the last hidden state, from the one by the unit vectors.
 pub(crate) fn backward_pool(pass: &Pass<'_>, chunk: &mut ChunkTape, dunit_bd: &[f32]) {
@@ -100,8 +100,8 @@ impl<'a> Step<'a> {
 
     /// `y = LN(m + dropout(f(m·W₁ᵀ)·W₂ᵀ))`: from `dy_nd` to the gradient by `m`, in the same place.
     fn feed_forward(&mut self) -> bool {
-        let (isa, config) = (self.pass.isa(), &self.pass.model.config);
-        let (d, f, n) = (config.hidden_size, config.intermediate_size, self.n());
+        let isa = self.pass.isa();
+        let (f, n) = (self.pass.model.config.intermediate_size, self.n());
         let weight_d = &self.layer().output_norm.weight_d;
         if self.pass.depth.is_full() {
             copied(&mut self.gradients.doutput_norm_nd, &self.gradients.dy_nd);
@@ -119,30 +119,17 @@ impl<'a> Step<'a> {
         self.project(LinearKind::Output, &doutput_nd);
         let mut dintermediate_nf = self.take_dy(LinearKind::Intermediate);
         if self.passes(LinearKind::Output) {
-            isa.linear_backward(
-                MatMut::row_major(sized(&mut dintermediate_nf, n * f), n, f),
-                Mat::row_major(&doutput_nd, n, d),
-                &self.layer().output.weight,
-                Init::Zero,
-            );
-            self.add_lora_input_gradient(LinearKind::Output, &mut dintermediate_nf);
-            let preactivation_nf = &self.tape.preactivation_nf;
-            isa.activation_backward_in_place(
-                &mut dintermediate_nf,
-                preactivation_nf,
-                config.activation,
-            );
+            let dx = sized(&mut dintermediate_nf, n * f);
+            let activation_input = Some(&self.tape.preactivation_nf[..]);
+            let (kind, output) = (LinearKind::Output, &self.layer().output);
+            self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero, activation_input);
             self.project(LinearKind::Intermediate, &dintermediate_nf);
         }
         if self.passes(LinearKind::Intermediate) {
             let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
-            isa.linear_backward(
-                MatMut::row_major(&mut dmiddle_nd, n, d),
-                Mat::row_major(&dintermediate_nf, n, f),
-                &self.layer().intermediate.weight,
-                Init::Accumulate,
-            );
-            self.add_lora_input_gradient(LinearKind::Intermediate, &mut dmiddle_nd);
+            let (kind, intermediate) = (LinearKind::Intermediate, &self.layer().intermediate);
+            let (dx, dy) = (&mut dmiddle_nd, &dintermediate_nf);
+            self.backward_linear(kind, intermediate, dx, dy, Init::Accumulate, None);
             self.gradients.dy_nd = dmiddle_nd;
         }
         self.give_dy(LinearKind::Output, doutput_nd);
@@ -171,13 +158,9 @@ impl<'a> Step<'a> {
         self.project(LinearKind::AttentionOutput, &dattention_nd);
         if self.passes(LinearKind::AttentionOutput) {
             let mut dcontext_nd = std::mem::take(&mut self.scratch.context_nd);
-            isa.linear_backward(
-                MatMut::row_major(sized(&mut dcontext_nd, n * d), n, d),
-                Mat::row_major(&dattention_nd, n, d),
-                &self.layer().attention_output.weight,
-                Init::Zero,
-            );
-            self.add_lora_input_gradient(LinearKind::AttentionOutput, &mut dcontext_nd);
+            let dx = sized(&mut dcontext_nd, n * d);
+            let (kind, linear) = (LinearKind::AttentionOutput, &self.layer().attention_output);
+            self.backward_linear(kind, linear, dx, &dattention_nd, Init::Zero, None);
             self.scratch.context_nd = dcontext_nd;
         }
         self.give_dy(LinearKind::AttentionOutput, dattention_nd);
@@ -204,13 +187,8 @@ impl<'a> Step<'a> {
         self.project(LinearKind::Query, &dqkv_n3d);
         if self.passes(LinearKind::Query) {
             let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
-            isa.linear_backward(
-                MatMut::row_major(&mut dx_nd, n, d),
-                Mat::row_major(&dqkv_n3d, n, 3 * d),
-                &self.layer().qkv.weight,
-                Init::Accumulate,
-            );
-            self.add_lora_input_gradient(LinearKind::Query, &mut dx_nd);
+            let (kind, qkv) = (LinearKind::Query, &self.layer().qkv);
+            self.backward_linear(kind, qkv, &mut dx_nd, &dqkv_n3d, Init::Accumulate, None);
             self.gradients.dy_nd = dx_nd;
         }
         self.give_dy(LinearKind::Query, dqkv_n3d);
@@ -247,30 +225,51 @@ impl<'a> Step<'a> {
             let dy = output_of(self.pass, *kind, dy_no);
             let dyb_nr = sized(dyb_nr, dy.n_rows() * group.rank());
             let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
-            self.pass.isa().gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
+            self.pass.gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
         }
     }
 
-    /// Adds the gradient by an input along the adapters that read it: `dx += s·(dy·B)·A`.
-    fn add_lora_input_gradient(&mut self, kind: LinearKind, dx_ni: &mut [f32]) {
+    /// The gradient by the input of a linear layer and of the adapters that read it,
+    /// `dx (+)= dy·W + s·(dy·B)·A`, times the activation function's where its input is given.
+    fn backward_linear(
+        &mut self,
+        kind: LinearKind,
+        linear: &Linear,
+        dx_ni: &mut [f32],
+        dy_no: &[f32],
+        init: Init,
+        activation_input: Option<&[f32]>,
+    ) {
+        let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let group = self.pass.lora_group(self.layer, kind);
-        if group.rank() == 0 {
-            return;
-        }
-        let (_, i) = kind.shape(&self.pass.model.config);
-        let (isa, n) = (self.pass.isa(), dx_ni.len() / i);
-        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, group.rank());
-        if !self.pass.drops_lora() {
+        let (r, (_, i), f) = (group.rank(), kind.shape(config), config.activation);
+        let n = dx_ni.len() / i;
+        // Masks stand between the adapters and their input: each is a product of its own, and added.
+        let is_apart = r > 0 && self.pass.drops_lora();
+        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, r);
+        let added = (r > 0 && !is_apart).then(|| {
             let a = group.stack_a(&mut self.scratch.lora, true);
-            isa.gemm(MatMut::row_major(dx_ni, n, i), 1.0, dyb, a, Init::Accumulate);
+            Added { alpha: 1.0, a: dyb, b: a }
+        });
+        let epilogue = match activation_input {
+            Some(x) if !is_apart => Epilogue::ActivationBackward { f, x: Mat::row_major(x, n, i) },
+            _ => Epilogue::None,
+        };
+        let dx = MatMut::row_major(dx_ni, n, i);
+        let dy = Mat::row_major(dy_no, n, linear.o());
+        isa.linear_backward_with(dx, dy, &linear.weight, init, added, epilogue);
+        if !is_apart {
             return;
         }
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            isa.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
             isa.add(dx_ni, dropped_ni);
+        }
+        if let Some(x) = activation_input {
+            isa.activation_backward_in_place(dx_ni, x, f);
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::workers::{Workers, WorkersError};
 use crate::{hub, tape::TextKey};
 use loriot_files::{Hint, Sha256Hasher};
 use loriot_kernels::Isa;
+use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
@@ -43,6 +44,8 @@ pub struct EncoderOptions {
     pub threads: usize,
     /// The instruction set to run on.
     pub isa: Isa,
+    /// What linear layers compute in.
+    pub precision: Precision,
 }
 
 impl EncoderOptions {
@@ -56,6 +59,7 @@ impl EncoderOptions {
             document_prompt: None,
             threads: 0,
             isa,
+            precision: Precision::F32,
         }
     }
 }
@@ -145,6 +149,14 @@ impl Encoder {
         folder.name.clone_from(&options.model);
         let mut settings = Settings::open(&path)?;
         let mut notes = folder.notes.clone();
+        if !options.isa.has_native(options.precision) {
+            notes.push(format!(
+                "`{}` multiplies no {precision}: weights are rounded to {precision} and products \
+                 taken in f32, no faster than in f32",
+                options.isa,
+                precision = options.precision
+            ));
+        }
         if !folder.normalize {
             notes.push(format!(
                 "`{}` has no Normalize module; its vectors get length 1 here all the same",
@@ -163,7 +175,7 @@ impl Encoder {
         // Hashing the weights takes as long as everything else.
         let (base_identity, loaded) = workers.join(
             || weights.sha256(),
-            || Loaded::read(&path, &folder.config, &weights, merged, options.isa, &workers),
+            || Loaded::read(options, &path, &folder.config, &weights, merged, &workers),
         );
 
         let mut adapter_identity = String::new();
@@ -279,7 +291,8 @@ impl Encoder {
     }
 
     /// SHA-256 of all that decides a document's vector: weights, adapter, tokeniser, pooling, document
-    /// prompt, maximum length.
+    /// prompt, maximum length. Precision and instruction set are no part of it: they approximate the
+    /// same vector, well enough to search what one embedded with the other.
     pub fn identity(&self) -> &str {
         &self.identity
     }
@@ -292,6 +305,11 @@ impl Encoder {
     /// The instruction set this runs on.
     pub fn isa(&self) -> Isa {
         self.model.isa
+    }
+
+    /// What linear layers compute in.
+    pub fn precision(&self) -> Precision {
+        self.model.precision
     }
 
     /// The weights as read; `None` where an adapter was folded in.
@@ -415,11 +433,11 @@ struct Loaded {
 
 impl Loaded {
     fn read(
+        options: &EncoderOptions,
         path: &Path,
         config: &Config,
         weights: &Weights,
         adapter: Option<&Adapter>,
-        isa: Isa,
         workers: &Workers,
     ) -> Result<Loaded, OpenError> {
         let tokenizer = Tokenizer::open(path, config.vocab_size)?;
@@ -429,7 +447,7 @@ impl Loaded {
         if let Some(adapter) = adapter {
             adapter.merge_into(weights.to_mut())?;
         }
-        let model = Model::pack(&weights, config, isa, workers);
+        let model = Model::pack(&weights, config, options.isa, options.precision, workers);
         Ok(Loaded { tokenizer, tokenizer_identity, model })
     }
 }

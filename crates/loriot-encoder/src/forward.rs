@@ -20,7 +20,7 @@ use crate::tape::{
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::Site;
-use loriot_kernels::gemm::{Init, Mat, MatMut};
+use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 use std::ops::Range;
 
 /// The adapted linear layers of one layer.
@@ -47,6 +47,12 @@ impl Pass<'_> {
 
     pub(crate) fn isa(&self) -> Isa {
         self.model.isa
+    }
+
+    /// A product of activations, or of activations and an adapter's factor, in the model's precision;
+    /// see [`Isa::gemm`].
+    pub(crate) fn gemm(&self, c_mn: MatMut, alpha: f32, a_mk: Mat, b_kn: Mat, init: Init) {
+        self.isa().gemm_in(self.model.precision, c_mn, alpha, a_mk, b_kn, init);
     }
 
     /// The lowest layer with something trained in it; the number of layers if nothing is.
@@ -234,7 +240,7 @@ fn forward_layer(
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
     let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora);
+    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora, Epilogue::None);
     let keeps_context = pass.trains(layer, LinearKind::AttentionOutput);
     let context_nd = if keeps_context { &mut tape.context_nd } else { &mut scratch.context_nd };
     let context_nd = sized(context_nd, n * d);
@@ -245,7 +251,7 @@ fn forward_layer(
 
     let branch_nd = sized(&mut scratch.branch_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
-    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora);
+    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora, Epilogue::None);
     pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut scratch.middle_nd, n * d);
     isa.add_layer_norm(
@@ -263,13 +269,15 @@ fn forward_layer(
     let activated_nf = sized(&mut scratch.activated_nf, n * f);
     if keeps {
         let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
-        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
-        isa.activation(activated_nf, preactivation_nf, config.activation);
+        let out = MatMut::row_major(activated_nf, n, f);
+        let activate = Epilogue::Activation { f: config.activation, out };
+        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora, activate);
     } else {
-        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora);
-        isa.activation_in_place(activated_nf, config.activation);
+        let activate = Epilogue::ActivationInPlace(config.activation);
+        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora, activate);
     }
-    linear.run(&[LinearKind::Output], output, branch_nd, activated_nf, xa_nr, lora);
+    let kinds = [LinearKind::Output];
+    linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora, Epilogue::None);
     pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
     isa.add_layer_norm(
         x_nd,
@@ -292,6 +300,7 @@ struct LinearPass<'a> {
 
 impl LinearPass<'_> {
     /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`.
+    #[allow(clippy::too_many_arguments, reason = "a product and what goes into it on either side")]
     fn run(
         &self,
         kinds: &[LinearKind],
@@ -300,15 +309,17 @@ impl LinearPass<'_> {
         x_ni: &[f32],
         xa_nr: &mut PerStage,
         scratch: &mut Vec<f32>,
+        epilogue: Epilogue<'_>,
     ) {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let (o, i) = (linear.o(), kinds[0].shape(config).1);
         let n = x_ni.len() / i;
         let (y, x) = (MatMut::row_major(y_no, n, o), Mat::row_major(x_ni, n, i));
-        isa.linear(y, x, &linear.weight, Init::Bias(&linear.bias_o));
+        let (weight, init) = (&linear.weight, Init::Bias(&linear.bias_o));
         let group = self.pass.lora_group(self.layer, kinds[0]);
         let r = group.rank();
         if r == 0 {
+            isa.linear_with(y, x, weight, init, None, epilogue);
             return;
         }
         let xa_nr = sized(xa_nr.get_mut(kinds[0]), n * r);
@@ -316,17 +327,15 @@ impl LinearPass<'_> {
             for Member { kind, lora, columns } in group.members() {
                 let x_ni = self.pass.drop_lora(scratch, x_ni, self.texts, self.layer, *kind);
                 let xa = MatMut::row_major(xa_nr, n, r).columns(columns.clone());
-                isa.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
+                self.pass.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
             }
         } else {
             let a = group.stack_a(scratch, false);
-            isa.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
+            self.pass.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
         }
-        for Member { kind, lora, columns } in group.members() {
-            let y = MatMut::row_major(y_no, n, o).columns(output_columns(*kind, config));
-            let xa = Mat::row_major(xa_nr, n, r).columns(columns.clone());
-            isa.gemm(y, lora.scale, xa, lora.b().t(), Init::Accumulate);
-        }
+        let b = group.stack_b(scratch, o, |kind| output_columns(kind, config));
+        let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
+        isa.linear_with(y, x, weight, init, Some(added), epilogue);
     }
 }
 

@@ -5,15 +5,16 @@
 //! trained whole:  dW += dyᵀ·x            dbias += Σ dy           LN: dweight += Σ dy·x̂, dbias += Σ dy
 //! ```
 //!
-//! Each sum is one chain over the rows in the order of the texts, so it does not matter how the work
-//! is cut into [`Task`]s.
+//! Each sum is one chain over the rows in the order of the texts ([`RowProduct`]), so it does not matter
+//! how the texts are cut into chunks, nor the work into [`Task`]s.
 
 use crate::forward::{Pass, Texts};
 use crate::modules::LinearKind;
+use crate::row_product::RowProduct;
 use crate::tape::{ChunkTape, LayerTape, sized};
 use crate::workers::Workers;
 use loriot_kernels::dropout::Site;
-use loriot_kernels::gemm::{Init, Mat, MatMut};
+use loriot_kernels::gemm::{Mat, Precision};
 
 /// A piece of a layer's parameter gradients that one thread computes.
 pub(crate) type Task<'a> = Box<dyn FnOnce() + Send + 'a>;
@@ -46,6 +47,11 @@ impl<'a> LayerSums<'a> {
         }
     }
 
+    /// A sum over rows in the model's precision.
+    fn sum(self, alpha: f32, c_mk: &'a mut [f32], shape: (usize, usize)) -> RowProduct<'a> {
+        RowProduct::new(self.pass.isa(), self.pass.model.precision, alpha, c_mk, shape)
+    }
+
     /// Adds to the gradients of an adapter's factors.
     pub(crate) fn lora(
         self,
@@ -54,7 +60,7 @@ impl<'a> LayerSums<'a> {
         db_or: &'a mut [f32],
         tasks: &mut Vec<Task<'a>>,
     ) {
-        let (pass, isa) = (self.pass, self.pass.isa());
+        let pass = self.pass;
         let Some(lora) = pass.lora(self.layer, kind) else { return };
         let (o, i) = kind.shape(&pass.model.config);
         let (r, scale) = (lora.r, lora.scale);
@@ -66,24 +72,25 @@ impl<'a> LayerSums<'a> {
         };
         let xa_of = columns_of.clone();
         tasks.push(Box::new(move || {
+            let mut db = self.sum(scale, db_or, (o, r));
             for chunk in self.chunks {
                 let xa = xa_of(self.tape(chunk).xa_nr.get(kind));
-                let db = MatMut::row_major(db_or, o, r);
-                let dy = chunk.gradients.dy(pass, kind);
-                isa.gemm(db, scale, dy.t(), xa, Init::Accumulate);
+                db.add(chunk.gradients.dy(pass, kind), xa);
             }
+            db.finish();
         }));
         tasks.push(Box::new(move || {
             let mut dropped = Vec::new();
+            let mut da = self.sum(scale, da_ri, (r, i));
             for chunk in self.chunks {
                 let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
                 let x_ni = self.input(chunk, kind);
                 let x_ni = pass.drop_lora(&mut dropped, x_ni, texts, self.layer, kind);
                 let n = x_ni.len() / i;
                 let dyb = columns_of(chunk.gradients.dyb_nr.get(kind));
-                let da = MatMut::row_major(da_ri, r, i);
-                isa.gemm(da, scale, dyb.t(), Mat::row_major(x_ni, n, i), Init::Accumulate);
+                da.add(dyb, Mat::row_major(x_ni, n, i));
             }
+            da.finish();
         }));
     }
 
@@ -95,28 +102,29 @@ impl<'a> LayerSums<'a> {
         dbias_o: &'a mut [f32],
         tasks: &mut Vec<Task<'a>>,
     ) {
-        let (pass, isa) = (self.pass, self.pass.isa());
+        let pass = self.pass;
         let (o, i) = kind.shape(&pass.model.config);
         let block_rows = o.div_ceil(self.n_threads);
         for (block, dw_oi) in dw_oi.chunks_mut(block_rows * i).enumerate() {
             tasks.push(Box::new(move || {
                 let rows = block * block_rows..(block * block_rows + dw_oi.len() / i);
+                let mut dw = self.sum(1.0, dw_oi, (rows.len(), i));
                 for chunk in self.chunks {
                     let x_ni = self.input(chunk, kind);
                     let x = Mat::row_major(x_ni, x_ni.len() / i, i);
-                    let dy = chunk.gradients.dy(pass, kind).columns(rows.clone());
-                    let dw = MatMut::row_major(dw_oi, rows.len(), i);
-                    isa.gemm(dw, 1.0, dy.t(), x, Init::Accumulate);
+                    dw.add(chunk.gradients.dy(pass, kind).columns(rows.clone()), x);
                 }
+                dw.finish();
             }));
         }
         tasks.push(Box::new(move || {
+            // A row of ones times dy, in f32 because it is a sum.
+            let mut dbias = RowProduct::new(pass.isa(), Precision::F32, 1.0, dbias_o, (1, o));
             for chunk in self.chunks {
-                // A row of ones times dy: each column is one chain, as the weights' gradients are.
                 let dy = chunk.gradients.dy(pass, kind);
-                let ones = Mat::strided(&[1.0], 1, dy.n_rows(), 0, 0);
-                isa.gemm(MatMut::row_major(dbias_o, 1, o), 1.0, ones, dy, Init::Accumulate);
+                dbias.add(Mat::strided(&[1.0], dy.n_rows(), 1, 0, 0), dy);
             }
+            dbias.finish();
         }));
     }
 

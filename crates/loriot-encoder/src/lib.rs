@@ -8,7 +8,7 @@
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
 //! `tape` what a pass keeps ·
-//! `forward`, `lora`, `backward`, `gradients` the passes · [`encoder`] text to unit vector ·
+//! `forward`, `lora`, `backward`, `row_product`, `gradients` the passes · [`encoder`] text to unit vector ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
 
 pub mod config;
@@ -39,6 +39,8 @@ mod lora;
 
 mod backward;
 
+mod row_product;
+
 mod gradients;
 
 pub mod encoder;
@@ -51,5 +53,6 @@ pub mod workers;
 
 pub use batch::{Side, Text};
 pub use encoder::{Encoder, EncoderOptions, OpenError};
+pub use loriot_kernels::gemm::Precision;
 pub use tape::DropoutRates;
-pub use train_model::{Parameter, TrainModel, Trained};
+pub use train_model::{NotTrainable, Parameter, TrainModel, Trained};

@@ -63,6 +63,27 @@ impl<'a> Group<'a> {
         self.0.iter().find(|member| member.kind == kind).map_or(0..0, |m| m.columns.clone())
     }
 
+    /// The factors `B` of all times their scales, transposed, in `buffer`: `(rank, o)`, where each writes
+    /// into the columns that `columns_of` gives.
+    pub(crate) fn stack_b<'b>(
+        &self,
+        buffer: &'b mut Vec<f32>,
+        o: usize,
+        columns_of: impl Fn(LinearKind) -> Range<usize>,
+    ) -> Mat<'b> {
+        buffer.clear();
+        buffer.resize(self.rank() * o, 0.0);
+        for Member { kind, lora, columns } in &self.0 {
+            let (b_or, outputs) = (lora.b(), columns_of(*kind));
+            for (row, at) in columns.clone().zip(0..) {
+                for (into, from) in buffer[row * o..][outputs.clone()].iter_mut().zip(0..) {
+                    *into = lora.scale * b_or.at(from, at);
+                }
+            }
+        }
+        Mat::row_major(buffer, self.rank(), o)
+    }
+
     /// The factors `A` of all, one above the other, in `buffer`; each times its scale if `scaled`.
     pub(crate) fn stack_a<'b>(&self, buffer: &'b mut Vec<f32>, scaled: bool) -> Mat<'b> {
         buffer.clear();

@@ -47,6 +47,8 @@ pub(crate) struct Embeddings {
 pub(crate) struct Model {
     pub(crate) config: Config,
     pub(crate) isa: Isa,
+    /// Of the linear layers' weights; tables, biases and norms are f32.
+    pub(crate) precision: Precision,
     pub(crate) embeddings: Embeddings,
     pub(crate) layers: Vec<Layer>,
 }
@@ -56,10 +58,16 @@ pub(crate) type TensorOf<'a> = dyn Fn(&str) -> Cow<'a, [f32]> + Sync + 'a;
 
 impl Model {
     /// Packs `weights`, layers in parallel, and lets go of their pages as it does.
-    pub(crate) fn pack(weights: &Weights, config: &Config, isa: Isa, workers: &Workers) -> Model {
+    pub(crate) fn pack(
+        weights: &Weights,
+        config: &Config,
+        isa: Isa,
+        precision: Precision,
+        workers: &Workers,
+    ) -> Model {
         let tensor = |name: &str| weights.get(name);
         let pack = |layer| {
-            let packed = Layer::pack(isa, &tensor, layer, config);
+            let packed = Layer::pack(isa, precision, &tensor, layer, config);
             let prefix = format!("encoder.layer.{layer}.");
             let names = weights.names().filter(|name| name.starts_with(&prefix));
             names.for_each(|name| weights.release(name));
@@ -68,6 +76,7 @@ impl Model {
         Model {
             config: config.clone(),
             isa,
+            precision,
             embeddings: Embeddings::read(weights.table(WORDS), &tensor, config),
             layers: workers.map((0..config.n_layers).collect(), pack),
         }
@@ -110,8 +119,14 @@ impl LayerNorm {
 
 impl Linear {
     /// Packs linear layers with the same inputs as one, their outputs side by side.
-    fn pack(isa: Isa, tensor: &TensorOf<'_>, names: &[String], i: usize) -> Linear {
-        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i, Precision::F32));
+    fn pack(
+        isa: Isa,
+        precision: Precision,
+        tensor: &TensorOf<'_>,
+        names: &[String],
+        i: usize,
+    ) -> Linear {
+        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i, precision));
         Linear { weight, bias_o: biases(tensor, names) }
     }
 
@@ -142,10 +157,16 @@ fn biases(tensor: &TensorOf<'_>, names: &[String]) -> Vec<f32> {
 }
 
 impl Layer {
-    fn pack(isa: Isa, tensor: &TensorOf<'_>, layer: usize, config: &Config) -> Layer {
+    fn pack(
+        isa: Isa,
+        precision: Precision,
+        tensor: &TensorOf<'_>,
+        layer: usize,
+        config: &Config,
+    ) -> Layer {
         let linear = |kinds: &[LinearKind]| {
             let i = kinds[0].shape(config).1;
-            Linear::pack(isa, tensor, &names_of(layer, kinds), i)
+            Linear::pack(isa, precision, tensor, &names_of(layer, kinds), i)
         };
         let norm = |block| LayerNorm::read(tensor, &norm_name(layer, block));
         Layer {

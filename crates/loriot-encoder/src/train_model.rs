@@ -11,6 +11,8 @@ use crate::lora::Lora;
 use crate::modules::{LinearKind, LinearSite};
 use crate::tape::{ChunkTape, Dropout, DropoutRates, TextKey};
 use crate::weights::Weights;
+use loriot_files::Hint;
+use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -18,6 +20,17 @@ use std::ops::Range;
 /// panels are transposed once a chunk for the input gradient. Smaller chunks, whose activations stay
 /// in the second cache, were slower (bench/LOG.md).
 const CHUNK_TOKENS: usize = 1024;
+
+/// An encoder that cannot be trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("an encoder in {0} cannot be trained: {0} weights have no backward pass")]
+pub struct NotTrainable(Precision);
+
+impl Hint for NotTrainable {
+    fn hint(&self) -> Option<String> {
+        Some(format!("train in f32 or bf16; what was trained can be embedded with in {}", self.0))
+    }
+}
 
 /// What is trained.
 #[derive(Clone, Debug)]
@@ -70,12 +83,21 @@ const N_EMBEDDING_TENSORS: usize = 5;
 const N_LAYER_TENSORS: usize = 16;
 
 impl TrainModel {
-    /// Makes `trained` of an encoder trainable.
+    /// Makes `trained` of an encoder trainable. In bf16 the products are bf16's; parameters, gradients
+    /// and everything between the products are f32.
     ///
     /// # Panics
     ///
     /// Under full fine-tuning, if an adapter was folded into the encoder: its weights are gone.
-    pub fn new(encoder: Encoder, trained: Trained, dropout: DropoutRates, seed: u64) -> TrainModel {
+    pub fn new(
+        encoder: Encoder,
+        trained: Trained,
+        dropout: DropoutRates,
+        seed: u64,
+    ) -> Result<TrainModel, NotTrainable> {
+        if encoder.precision() == Precision::Int8 {
+            return Err(NotTrainable(Precision::Int8));
+        }
         let parameter = |name: String, shape: Vec<usize>, value: Vec<f32>| {
             assert_eq!(value.len(), shape.iter().product::<usize>(), "{name}");
             Parameter { gradient: vec![0.0; value.len()], name, shape, value }
@@ -110,7 +132,7 @@ impl TrainModel {
             }
         };
         let (tapes, cuts) = (Vec::new(), Vec::new());
-        TrainModel { encoder, trained, parameters, dropout, seed, tapes, cuts, step: 0 }
+        Ok(TrainModel { encoder, trained, parameters, dropout, seed, tapes, cuts, step: 0 })
     }
 
     /// The encoder. Its weights are the starting ones; where they are trained, only

@@ -47,7 +47,8 @@ fn embeddings_with_pefts_adapters_are_pefts() {
 
             let encoder = open(&tiny(), isa);
             let adapter = Adapter::open(adapter.as_ref(), &encoder.folder().config).unwrap();
-            let beside = TrainModel::new(encoder, Trained::Lora(adapter), DropoutRates::NONE, 0);
+            let beside =
+                TrainModel::new(encoder, Trained::Lora(adapter), DropoutRates::NONE, 0).unwrap();
             let got = beside.embed_ids(&golden.texts());
             assert_close(&format!("{isa}, {kind}, beside"), &got, &want, 1e-5, 2e-6);
         }

@@ -8,7 +8,10 @@ mod common;
 use common::*;
 use loriot_encoder::adapter::Adapter;
 use loriot_encoder::reference::Reference;
-use loriot_encoder::{DropoutRates, Encoder, Side, Text, TrainModel, Trained};
+use loriot_encoder::{
+    DropoutRates, Encoder, EncoderOptions, Precision, Side, Text, TrainModel, Trained,
+};
+use loriot_kernels::Isa;
 
 const RATES: DropoutRates = DropoutRates { hidden: 0.1, attention: 0.2, lora: 0.3 };
 
@@ -129,7 +132,7 @@ fn the_engine_follows_the_reference_with_dropout_on() {
             let trace = reference.forward(&texts);
             let want = reference.backward(&trace, &loss(&trace.unit_bd, &labels).1);
 
-            let mut model = TrainModel::new(encoder, trained, RATES, 11);
+            let mut model = TrainModel::new(encoder, trained, RATES, 11).unwrap();
             let unit_bd = model.forward(&texts, 3);
             assert_close(&format!("{isa}, {kind}"), &unit_bd, &trace.unit_bd, 1e-5, 2e-6);
             model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
@@ -174,7 +177,7 @@ fn adapters_of_any_few_modules_get_the_gradients_of_the_reference() {
         let trace = reference.forward(&texts);
         let want = reference.backward(&trace, &loss(&trace.unit_bd, &labels).1);
         let d = encoder.dim();
-        let mut model = TrainModel::new(encoder, Trained::Lora(few), RATES, 11);
+        let mut model = TrainModel::new(encoder, Trained::Lora(few), RATES, 11).unwrap();
         let unit_bd = model.forward(&texts, 3);
         model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
         for parameter in model.parameters() {
@@ -191,8 +194,8 @@ fn adapters_of_any_few_modules_get_the_gradients_of_the_reference() {
 }
 
 /// The bits of everything that training computes, for one number of threads.
-fn bits(kind: &str, threads: usize) -> Vec<u32> {
-    let options = loriot_encoder::EncoderOptions { threads, ..options(&tiny(), isas()[0]) };
+fn bits(kind: &str, threads: usize, isa: Isa, precision: Precision) -> Vec<u32> {
+    let options = EncoderOptions { threads, precision, ..options(&tiny(), isa) };
     let encoder = Encoder::open(&options).unwrap();
     let trained = match kind {
         "full" => Trained::Full,
@@ -209,7 +212,7 @@ fn bits(kind: &str, threads: usize) -> Vec<u32> {
         );
     }
     let d = encoder.dim();
-    let mut model = TrainModel::new(encoder, trained, RATES, 5);
+    let mut model = TrainModel::new(encoder, trained, RATES, 5).unwrap();
     let unit_bd = model.forward(&texts, 1);
     let dunit_bd: Vec<f32> = (0..texts.len() * d).map(|at| (at % 17) as f32 * 1e-3).collect();
     model.backward(&dunit_bd);
@@ -219,10 +222,13 @@ fn bits(kind: &str, threads: usize) -> Vec<u32> {
 
 #[test]
 fn any_number_of_threads_computes_the_same_bits() {
-    for kind in ["qkv", "all_linear", "full"] {
-        let one = bits(kind, 1);
-        for threads in [2, 3, 5] {
-            assert!(one == bits(kind, threads), "{kind}, {threads} threads");
+    for (isa, precision) in isas_and_precisions().filter(|(_, p)| *p != Precision::Int8) {
+        for kind in ["qkv", "all_linear", "full"] {
+            let one = bits(kind, 1, isa, precision);
+            for threads in [2, 3, 5] {
+                let what = format!("{isa}, {precision}, {kind}, {threads} threads");
+                assert!(one == bits(kind, threads, isa, precision), "{what}");
+            }
         }
     }
 }
@@ -231,12 +237,14 @@ fn any_number_of_threads_computes_the_same_bits() {
 fn a_text_has_the_same_vector_alone_and_in_any_company() {
     let golden = Golden::open("tiny_bert.safetensors");
     let texts = golden.texts();
-    for isa in isas() {
-        let encoder = open(&tiny(), isa);
+    for (isa, precision) in isas_and_precisions() {
+        let encoder =
+            Encoder::open(&EncoderOptions { precision, ..options(&tiny(), isa) }).unwrap();
         let d = encoder.dim();
         let together = encoder.embed_ids(&texts);
         for (ids, vector) in texts.iter().zip(together.chunks(d)) {
-            assert_eq!(encoder.embed_ids(std::slice::from_ref(ids)), vector, "{isa}");
+            let alone = encoder.embed_ids(std::slice::from_ref(ids));
+            assert_eq!(alone, vector, "{isa}, {precision}");
         }
     }
 }
@@ -247,7 +255,8 @@ fn a_trained_weight_counts_in_training_and_in_evaluation() {
     let (texts, _) = short_pairs();
     let ids: Vec<Vec<u32>> = texts.iter().map(|text| text.ids.clone()).collect();
     for isa in isas() {
-        let mut model = TrainModel::new(open(&tiny(), isa), Trained::Full, DropoutRates::NONE, 0);
+        let mut model =
+            TrainModel::new(open(&tiny(), isa), Trained::Full, DropoutRates::NONE, 0).unwrap();
         let mut before = model.embed_ids(&ids);
         assert_eq!(model.forward(&texts, 0), before, "{isa}");
         for at in 0..model.parameters().len() {

@@ -11,7 +11,7 @@
 //! loses at most a block. A text's vector does not depend on what is embedded with it, so a
 //! resumed run ends with the same bytes. Work on other texts, or by another encoder, starts over.
 
-use loriot_encoder::{Encoder, Side};
+use loriot_encoder::{Encoder, Precision, Side};
 use loriot_files::{Hint, OutputError, Sha256Hasher, read_json, write_atomic_json};
 use loriot_index::vectors::HEADER_BYTES;
 use loriot_index::{Identity, VectorId, Vectors, VectorsError};
@@ -37,6 +37,8 @@ pub trait Embedder {
     fn dim(&self) -> usize;
     /// SHA-256 of all that decides a text's vector.
     fn identity(&self) -> Identity;
+    /// The arithmetic: no part of the identity, but not changed halfway.
+    fn precision(&self) -> Precision;
     /// Vectors of the texts, and how many tokens they were.
     fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64);
 }
@@ -67,6 +69,10 @@ impl Embedder for EncoderSide<'_> {
             }
         };
         Identity::from_hex(&hex).expect("an encoder's identity is a SHA-256")
+    }
+
+    fn precision(&self) -> Precision {
+        self.encoder.precision()
     }
 
     fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
@@ -258,7 +264,7 @@ fn check_finite(texts: &[&str], vectors_bd: &[f32]) -> Result<(), EmbedError> {
 #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 struct Progress {
     schema_version: u32,
-    /// SHA-256 of the encoder's identity and of every distinct text.
+    /// SHA-256 of the encoder's identity, its precision and every distinct text.
     work: String,
     n_vectors: usize,
     n_done: usize,
@@ -285,6 +291,7 @@ impl PartialFile {
         let (path, progress_path) = (dir.join("vectors"), dir.join("progress.json"));
         let mut hasher = Sha256Hasher::new();
         hasher.field(&embedder.identity().0);
+        hasher.field(embedder.precision().name().as_bytes());
         distinct.iter().for_each(|text| hasher.field(text.as_bytes()));
         let work = hasher.finish();
         let header = Vectors::header(embedder.dim(), embedder.identity(), distinct.len());
@@ -343,13 +350,20 @@ mod tests {
     /// A text's length and first byte; dies after a number of texts.
     struct Stub {
         identity: u8,
+        precision: Precision,
         dies_after: Cell<usize>,
         n_embedded: Cell<usize>,
     }
 
     impl Stub {
         fn new(identity: u8) -> Stub {
-            Stub { identity, dies_after: Cell::new(usize::MAX), n_embedded: Cell::new(0) }
+            let precision = Precision::F32;
+            Stub {
+                identity,
+                precision,
+                dies_after: Cell::new(usize::MAX),
+                n_embedded: Cell::new(0),
+            }
         }
     }
 
@@ -359,6 +373,9 @@ mod tests {
         }
         fn identity(&self) -> Identity {
             Identity([self.identity; 32])
+        }
+        fn precision(&self) -> Precision {
+            self.precision
         }
         fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
             self.n_embedded.update(|n| n + texts.len());
@@ -448,6 +465,8 @@ mod tests {
         };
         embed(&Stub::new(1), &texts, dir.path()).0.unwrap();
         starts_over(&Stub::new(2), &texts);
+        starts_over(&Stub { precision: Precision::Bf16, ..Stub::new(2) }, &texts);
+        starts_over(&Stub::new(2), &texts);
         starts_over(&Stub::new(2), &texts[..2_000]);
         std::fs::write(&progress, "{").unwrap();
         starts_over(&Stub::new(2), &texts[..2_000]);
@@ -465,6 +484,9 @@ mod tests {
             }
             fn identity(&self) -> Identity {
                 Identity([0; 32])
+            }
+            fn precision(&self) -> Precision {
+                Precision::F32
             }
             fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
                 (texts.iter().map(|t| if *t == "b" { f32::NAN } else { 1.0 }).collect(), 0)

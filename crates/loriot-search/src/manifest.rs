@@ -63,6 +63,10 @@ pub struct EncoderRecord {
     pub query_prompt: String,
     /// What is put before a product.
     pub document_prompt: String,
+    /// What the products were embedded in. For information: any other will do to search them. `None`
+    /// in catalogues from before there was a choice: f32.
+    #[serde(default)]
+    pub precision: Option<String>,
 }
 
 /// How a catalogue is searched.
@@ -99,6 +103,7 @@ impl EncoderRecord {
             max_length: encoder.max_length(),
             query_prompt: encoder.prompts().query.clone(),
             document_prompt: encoder.prompts().document.clone(),
+            precision: Some(encoder.precision().to_string()),
         }
     }
 
@@ -236,6 +241,7 @@ mod tests {
             max_length: 128,
             query_prompt: String::new(),
             document_prompt: String::new(),
+            precision: Some("f32".into()),
         }
     }
 
@@ -245,6 +251,9 @@ mod tests {
         assert_eq!(expected.difference(&expected), None);
         // The query prompt is no part of the identity: it changes no product's vector.
         let found = EncoderRecord { query_prompt: "query: ".into(), ..record() };
+        assert_eq!(found.difference(&expected), None);
+        // Nor is the precision, which changes them a little.
+        let found = EncoderRecord { precision: Some("int8".into()), ..record() };
         assert_eq!(found.difference(&expected), None);
 
         let other = EncoderRecord { identity: "33".repeat(32), ..record() };

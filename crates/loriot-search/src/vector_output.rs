@@ -174,6 +174,7 @@ mod tests {
     use arrow_array::Array;
     use arrow_array::cast::AsArray;
     use arrow_array::types::Float32Type;
+    use loriot_encoder::Precision;
     use loriot_index::Identity;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -184,6 +185,9 @@ mod tests {
         }
         fn identity(&self) -> Identity {
             Identity([0xab; 32])
+        }
+        fn precision(&self) -> Precision {
+            Precision::F32
         }
         fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
             let vector = |text: &&str| [text.len() as f32, 0.25, -1.0];

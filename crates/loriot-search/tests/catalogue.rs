@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use loriot_data::Product;
+use loriot_encoder::Precision;
 use loriot_files::{Hint, NewDir, OutputError};
 use loriot_index::{HnswConfig, Identity, Isa};
 use loriot_search::build::{BuildError, IndexChoice};
@@ -20,6 +21,9 @@ impl Embedder for Circle {
     }
     fn identity(&self) -> Identity {
         Identity([7; 32])
+    }
+    fn precision(&self) -> Precision {
+        Precision::F32
     }
     fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
         let vector = |text: &&str| point(text.len());
@@ -41,6 +45,7 @@ fn encoder() -> EncoderRecord {
         max_length: 70,
         query_prompt: String::new(),
         document_prompt: String::new(),
+        precision: Some("f32".into()),
     }
 }
 

@@ -102,6 +102,7 @@ mod tests {
             "| training | 10 | `dddd",
             "| rank | `8` |\n",
             "| learning_rate | `0.0005` |\n",
+            "| precision | `\"f32\"` |\n",
             "| hidden_dropout | `0.1` |\n",
         ] {
             assert!(card.contains(expected), "{expected} is not in\n{card}");

@@ -9,7 +9,7 @@ use crate::settings::{Plan, SettingsError, TrainSettings};
 use crate::state::{DataIdentity, ModelIdentity, RunIdentity, TrainedIdentity};
 use loriot_encoder::encoder::Encoder;
 use loriot_encoder::error::SaveError;
-use loriot_encoder::train_model::Trained;
+use loriot_encoder::train_model::{NotTrainable, Trained};
 use loriot_files::{Hint, OutputError};
 use std::collections::BTreeSet;
 
@@ -63,6 +63,7 @@ impl Job {
                 max_length: encoder.max_length(),
                 query_prompt: encoder.prompts().query.clone(),
                 document_prompt: encoder.prompts().document.clone(),
+                precision: encoder.precision().to_string(),
             },
             train: data(&self.train),
             eval: data(&self.eval),
@@ -119,6 +120,9 @@ pub enum TrainError {
     /// A setting makes no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// The encoder does not serve.
+    #[error(transparent)]
+    Encoder(#[from] NotTrainable),
     /// There is nothing to train on.
     #[error("there are no training rows")]
     NoRows,
@@ -153,6 +157,7 @@ impl Hint for TrainError {
     fn hint(&self) -> Option<String> {
         match self {
             TrainError::Settings(error) => error.hint(),
+            TrainError::Encoder(error) => error.hint(),
             TrainError::Evaluation(error) => error.hint(),
             TrainError::Folder(error) => error.hint(),
             TrainError::Resume(error) => error.hint(),

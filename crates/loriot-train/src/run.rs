@@ -75,7 +75,7 @@ impl<'a> Run<'a> {
             attention: settings.attention_dropout,
             lora: settings.lora_dropout,
         };
-        let mut model = TrainModel::new(encoder, trained, rates, settings.seed);
+        let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
         let mut optimiser =
             Adam::new(model.parameters(), settings.weight_decay, settings.max_grad_norm);
         if let Some(dir) = folder.checkpoint() {

@@ -16,6 +16,7 @@
 
 use crate::evaluation::Evaluation;
 use crate::settings::{Plan, TrainSettings};
+use loriot_encoder::Precision;
 use loriot_files::{Hint, ReadFileError, read_json, write_atomic_json};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -77,6 +78,13 @@ pub struct ModelIdentity {
     pub query_prompt: String,
     /// Before a product.
     pub document_prompt: String,
+    /// What its linear layers compute in; f32 in checkpoints from before there was a choice.
+    #[serde(default = "f32_name")]
+    pub precision: String,
+}
+
+fn f32_name() -> String {
+    Precision::F32.to_string()
 }
 
 /// Rows of a data set.
@@ -239,7 +247,8 @@ impl State {
 fn first_difference(a: &RunIdentity, b: &RunIdentity) -> Option<(String, String, String)> {
     let (a, b) = (as_json(a), as_json(b));
     let (name, a, b) = differing_leaf(String::new(), &a, &b)?;
-    let name = name.trim_start_matches('.').trim_start_matches("settings.").to_owned();
+    let name = name.trim_start_matches('.');
+    let name = name.trim_start_matches("settings.").trim_start_matches("model.").to_owned();
     Some((name, a, b))
 }
 
@@ -294,6 +303,7 @@ pub(crate) mod tests {
                 max_length: 70,
                 query_prompt: String::new(),
                 document_prompt: String::new(),
+                precision: "f32".into(),
             },
             train: data.clone(),
             eval: data,
@@ -355,6 +365,20 @@ pub(crate) mod tests {
         let mut other = after_five_steps();
         other.run.settings.max_steps = Some(3);
         assert!(check(&other).unwrap_err().to_string().contains("is not set now"));
+        let mut other = after_five_steps();
+        other.run.model.precision = "bf16".into();
+        let error = check(&other).unwrap_err().to_string();
+        assert!(error.ends_with("`precision` was `bf16` there and is `f32` now"), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoint_from_before_there_was_a_choice_is_f32s() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = serde_json::to_string(&after_five_steps()).unwrap();
+        let old = text.replace(",\"precision\":\"f32\"", "");
+        assert_ne!(old, text);
+        fs::write(dir.path().join(STATE_FILE), old).unwrap();
+        assert_eq!(State::open(dir.path()).unwrap(), after_five_steps());
     }
 
     #[test]

@@ -126,6 +126,25 @@ fn a_catalogue_is_searched_from_anywhere_with_the_encoder_that_made_it() {
 }
 
 #[test]
+fn a_catalogue_is_searched_in_another_arithmetic_than_it_was_embedded_in() {
+    let dir = shop("");
+    for precision in ["f32", "bf16", "int8"] {
+        let index = format!("{INDEX} --overwrite --json --precision {precision}");
+        assert_eq!(dir.loriot(&index).ok().json()["precision"], precision);
+        let manifest = std::fs::read(dir.path("shop/catalogue.json")).unwrap();
+        let manifest: Value = serde_json::from_slice(&manifest).unwrap();
+        assert_eq!(manifest["encoder"]["precision"], precision);
+        for wanted in ["f32", "bf16", "int8"] {
+            let found =
+                search(&dir, &format!("search shop -k 1 --precision {wanted}"), "Red kettle");
+            assert!(found.ok().stdout.contains("product='Red kettle'"), "{precision}, {wanted}");
+        }
+    }
+    let wrong = search(&dir, "search shop --precision f16", "Red kettle");
+    wrong.refused(2, "expected one of: f32, bf16, int8", "");
+}
+
+#[test]
 fn an_existing_output_stays_unless_overwritten() {
     let dir = shop("");
     let before = dir.contents("shop");

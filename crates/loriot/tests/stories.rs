@@ -72,6 +72,27 @@ fn options_come_from_a_file_and_the_command_line_wins() {
 }
 
 #[test]
+fn what_a_run_computes_in_is_recorded_and_stays() {
+    let dir = Dir::with_rows(64);
+    dir.write("run.toml", "precision = \"bf16\"\n");
+    let trained = dir.loriot(&format!("{TRAIN} --config run.toml --json")).ok().json();
+    let card = std::fs::read_to_string(dir.path("run/README.md")).unwrap();
+    assert!(card.contains("| precision | `\"bf16\"` |"), "{card}");
+    let done = dir.loriot(&format!("{TRAIN} --resume"));
+    done.refused(1, "`precision` was `bf16` there and is `f32` now", "what the run was begun with");
+
+    // The adapter is f32, and as good in any arithmetic.
+    let eval = "eval --model MODEL --adapter run --data eval.csv --bootstrap 0 --json --precision";
+    let roc_auc = |precision| {
+        dir.loriot(&format!("{eval} {precision}")).ok().json()["roc_auc"].as_f64().unwrap()
+    };
+    let of_training = trained["evaluations"][1]["roc_auc"].as_f64().unwrap();
+    for precision in ["f32", "bf16", "int8"] {
+        assert!((roc_auc(precision) - of_training).abs() < 0.03, "{precision}");
+    }
+}
+
+#[test]
 fn full_fine_tuning_leaves_a_model_folder() {
     let dir = Dir::with_rows(64);
     let trained = dir.loriot(&format!("{TRAIN} --full --json")).ok().json();
@@ -110,7 +131,8 @@ fn an_existing_run_needs_a_word() {
 fn wrong_usage_has_status_2() {
     let dir = Dir::with_rows(8);
     for (extra, error) in [
-        ("--precision bf16", "bf16 is not in this version"),
+        ("--precision int8", "int8 has no gradients; train in bf16 or f32, and embed in int8"),
+        ("--precision f16", "expected `f32` or `bf16`"),
         ("--schedule linaer", "expected one of: linear, cosine"),
         ("--learning-rate -1", "`learning-rate` is -1"),
         ("--learning-rate nan", "`learning-rate` is NaN"),
@@ -263,6 +285,8 @@ fn help_shows_examples_and_defaults() {
     {
         let help = dir.loriot(&format!("{command} --help")).ok().stdout;
         assert!(help.contains("Example") && help.contains(wanted), "{help}");
-        assert!(!help.contains("bf16"), "{help}");
+        // What is merged is exact: there is nothing to choose.
+        assert_eq!(help.contains("--precision"), command != "merge", "{help}");
+        assert_eq!(help.contains("int8"), command == "eval", "{help}");
     }
 }

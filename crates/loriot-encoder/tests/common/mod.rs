@@ -2,7 +2,9 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
-use loriot_encoder::{DropoutRates, Encoder, EncoderOptions, Side, Text, TrainModel, Trained};
+use loriot_encoder::{
+    DropoutRates, Encoder, EncoderOptions, Precision, Side, Text, TrainModel, Trained,
+};
 use loriot_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
@@ -87,6 +89,11 @@ pub(crate) fn isas() -> Vec<Isa> {
 }
 
 /// The tiny golden model's folder.
+/// Every level of this CPU with every precision.
+pub(crate) fn isas_and_precisions() -> impl Iterator<Item = (Isa, Precision)> {
+    isas().into_iter().flat_map(|isa| Precision::ALL.map(|precision| (isa, precision)))
+}
+
 pub(crate) fn tiny() -> String {
     golden_path("tiny_bert").to_str().unwrap().to_owned()
 }
@@ -142,7 +149,7 @@ pub(crate) fn gradients(
     labels: &[f64],
 ) -> (f64, TrainModel) {
     let d = encoder.dim();
-    let mut model = TrainModel::new(encoder, trained, DropoutRates::NONE, 0);
+    let mut model = TrainModel::new(encoder, trained, DropoutRates::NONE, 0).unwrap();
     let unit_bd = model.forward(&pair_texts(ids), 0);
     let (loss, dunit_bd) = loss_and_gradient(&unit_bd, labels, d);
     model.backward(&dunit_bd);

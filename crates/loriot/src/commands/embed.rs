@@ -1,6 +1,6 @@
 //! `loriot embed`: a column of texts to a file of vectors.
 
-use super::common::{self, ModelOptions, RowOptions};
+use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use crate::progress::{Progress, seconds};
 use loriot_data::read_texts;
 use loriot_encoder::Side;
@@ -35,10 +35,8 @@ pub struct EmbedArgs {
     /// Put the query prompt before the texts instead of the product prompt
     #[arg(long)]
     as_queries: bool,
-    /// Arithmetic: f32
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = common::parse_precision)]
-    #[allow(dead_code, reason = "there is one value; others are refused while parsing")]
-    precision: common::Precision,
+    #[command(flatten)]
+    arithmetic: PrecisionOption,
     /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -60,7 +58,8 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
     let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
     let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
 
-    let encoder = args.model.open()?;
+    let options = args.model.encoder_options(args.arithmetic.precision)?;
+    let encoder = common::open_encoder(&options)?;
     let side = if args.as_queries { Side::Query } else { Side::Product };
     let embedded = embed_with_progress(&encoder, side, &texts, &args.output)?;
     let labels = Labels { text_column: &args.text_column, texts: &texts, ids: &ids };

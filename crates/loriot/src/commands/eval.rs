@@ -1,6 +1,6 @@
 //! `loriot eval`: how well a model ranks judged pairs, beside its base and beside chance.
 
-use super::common::{self, ModelOptions, RowOptions};
+use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use crate::progress::Progress;
 use crate::table;
 use loriot_data::{Pair, read_pairs};
@@ -35,6 +35,8 @@ pub struct EvalArgs {
     data: Vec<PathBuf>,
     #[command(flatten)]
     rows: RowOptions,
+    #[command(flatten)]
+    arithmetic: PrecisionOption,
     /// Labels above it count as positive
     #[arg(long, value_name = "T", default_value_t = 0.5)]
     positive_threshold: f32,
@@ -56,7 +58,7 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     let labels: Vec<f32> = pairs.iter().map(|pair| pair.relevance_label).collect();
     check_classes(&labels, args.positive_threshold)?;
 
-    let options = args.model.encoder_options()?;
+    let options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&options)?;
     let scores = scores(&encoder, &pairs);
     let base_scores = match options.adapter {

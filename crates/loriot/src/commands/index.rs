@@ -1,6 +1,6 @@
 //! `loriot index`: products to a catalogue that can be searched.
 
-use super::common::{self, ModelOptions, RowOptions};
+use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use super::embed::embed_with_progress;
 use crate::progress::{Progress, seconds};
 use loriot_data::{ColumnName, Deduplicate, read_products};
@@ -38,6 +38,8 @@ pub struct IndexArgs {
     text_column: Option<String>,
     #[command(flatten)]
     rows: RowOptions,
+    #[command(flatten)]
+    arithmetic: PrecisionOption,
     /// Folder to write the catalogue to
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
@@ -79,7 +81,7 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     let (products, n_repeated) = read_catalogue(&args)?;
     let titles: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
 
-    let encoder_options = args.model.encoder_options()?;
+    let encoder_options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&encoder_options)?;
     let embedded = embed_with_progress(&encoder, Side::Product, &titles, &args.output)?;
     let options = BuildOptions {
@@ -117,6 +119,7 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
             "n_products": manifest.n_products,
             "n_repeated": n_repeated,
             "dim": manifest.dim,
+            "precision": manifest.encoder.precision,
             "index": manifest.index,
             "size_bytes": manifest.size_bytes(),
             "seconds": took,

@@ -3,6 +3,7 @@
 use super::common::{self, ModelOptions};
 use anyhow::{Context, ensure};
 use loriot_encoder::DropoutRates;
+use loriot_encoder::Precision;
 use loriot_encoder::batch::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_encoder::train_model::{TrainModel, Trained};
@@ -37,7 +38,7 @@ pub struct MergeArgs {
 
 /// Runs `loriot merge`.
 pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
-    let options = args.model.encoder_options()?;
+    let options = args.model.encoder_options(Precision::F32)?;
     let Some(name) = options.adapter.clone() else {
         return Err(crate::report::UsageError::new("`merge` needs an adapter")
             .with_hint("give one with `--adapter`")
@@ -59,7 +60,7 @@ pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
         adapter: None,
         ..options
     })?;
-    let apart = TrainModel::new(base, Trained::Lora(adapter), DropoutRates::NONE, 0);
+    let apart = TrainModel::new(base, Trained::Lora(adapter), DropoutRates::NONE, 0)?;
     let difference = largest_difference(&apart, &merged);
     ensure!(
         difference <= TOLERANCE,

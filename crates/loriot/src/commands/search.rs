@@ -1,6 +1,6 @@
 //! `loriot search`: a query, or many from stdin, to the nearest products of a catalogue.
 
-use super::common::{self, ReadingOptions};
+use super::common::{self, PrecisionOption, ReadingOptions};
 use crate::report::UsageError;
 use anyhow::{Context, bail};
 use loriot_encoder::Side;
@@ -56,6 +56,8 @@ pub struct SearchArgs {
     adapter: Option<String>,
     #[command(flatten)]
     reading: ReadingOptions,
+    #[command(flatten)]
+    arithmetic: PrecisionOption,
 }
 
 /// Runs `loriot search`.
@@ -105,7 +107,7 @@ fn encoder_options(args: &SearchArgs) -> anyhow::Result<EncoderOptions> {
         document_prompt: args.reading.document_prompt.clone().or(Some(recorded.document_prompt)),
         threads: args.reading.threads,
     };
-    common::encoder_options(&model, adapter.as_deref(), &reading)
+    common::encoder_options(&model, adapter.as_deref(), &reading, args.arithmetic.precision)
 }
 
 /// What `--json` prints for a query.

@@ -4,6 +4,7 @@ use super::common::{self, ModelOptions, RowOptions};
 use super::train_display::{Display, print_report};
 use crate::report::UsageError;
 use loriot_data::{Pair, read_pairs};
+use loriot_encoder::Precision;
 use loriot_encoder::adapter::{Adapter, LoraConfig, Targets};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::train_model::Trained;
@@ -124,10 +125,16 @@ struct StepOptions {
     /// Seed of the adapter's start, the shuffle and the dropout
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
-    /// Arithmetic: f32
-    #[arg(long, value_name = "TYPE", default_value = "f32", value_parser = common::parse_precision)]
-    #[allow(dead_code, reason = "there is one value; others are refused while parsing")]
-    precision: common::Precision,
+    /// Arithmetic: `f32`, or `bf16`, which is faster where the processor has it (AVX-512 BF16 or AMX)
+    /// and takes half the weights' memory: products of bf16 summed in f32, everything between them, the
+    /// adapter, the optimiser and all that is saved in f32
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value_t,
+        value_parser = common::parse_training_precision
+    )]
+    precision: Precision,
 }
 
 #[derive(Debug, clap::Args)]
@@ -218,7 +225,7 @@ fn read_rows(paths: &[PathBuf], options: &RowOptions) -> anyhow::Result<Vec<Pair
 
 /// The base model, and the adapter to start from where one was given.
 fn open_model(args: &TrainArgs) -> anyhow::Result<(Encoder, Option<Adapter>)> {
-    let mut options = args.model.encoder_options()?;
+    let mut options = args.model.encoder_options(args.schedule.precision)?;
     if let Some(name) = options.adapter.take() {
         let (encoder, adapter) = common::open_apart(options, &name, Some(TRAINING_MAX_LENGTH))?;
         return Ok((encoder, Some(adapter)));
