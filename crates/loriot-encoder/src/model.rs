@@ -8,7 +8,7 @@ use crate::modules::LinearKind;
 use crate::weights::Weights;
 use crate::workers::Workers;
 use loriot_kernels::Isa;
-use loriot_kernels::gemm::PackedWeight;
+use loriot_kernels::gemm::{PackedWeight, Precision};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -105,7 +105,7 @@ impl Linear {
         let weights: Vec<_> = names.iter().map(|name| tensor(&format!("{name}.weight"))).collect();
         let blocks: Vec<&[f32]> = weights.iter().map(|weight| &weight[..]).collect();
         let bias_o = names.iter().flat_map(|name| tensor(&format!("{name}.bias")).into_owned());
-        Linear { weight: isa.pack(&blocks, i), bias_o: bias_o.collect() }
+        Linear { weight: isa.pack(&blocks, i, Precision::F32), bias_o: bias_o.collect() }
     }
 
     /// Width of the output.

@@ -1,127 +1,183 @@
 //! How much of one core's peak the matrix products reach, at the shapes of MiniLM and e5-large.
 //!
 //! ```text
-//! cargo run --release -p loriot-kernels --example gemm_peak [-- FILTER]
+//! cargo run --release -p loriot-kernels --example gemm_peak [-- [--json] [--seconds 0.3] [FILTER]]
 //! ```
 //!
-//! The peak is measured in the same run, by a loop of independent multiply-adds of the same width, before each shape:
-//! clocks and neighbours change from second to second. Every answer is checked before it is timed. `LORIOT_ISA` forces
-//! an instruction set; FILTER keeps the lines that contain it.
+//! The peak is measured in the same run, just before and after each product, by a loop of independent instructions of
+//! the kind that the product uses: multiply-adds of f32, dot products of bf16 and bytes, or tiles. f32 is always held
+//! against multiply-adds, also where it is made of tiles of bf16. Every answer is checked before it is timed; figures
+//! are medians. `LORIOT_ISA` forces an instruction set; FILTER keeps the lines that contain it. `--json` prints one
+//! object a line: `precision`, `product`, `m`, `k`, `n`, `gflops`, `best_gflops`, `peak_gflops`.
 #![allow(clippy::print_stdout, reason = "a bench prints its results")]
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use loriot_kernels::gemm::{Init, Mat, MatMut};
-use loriot_kernels::isa::{Isa, IsaError};
+use loriot_kernels::gemm::{Init, Mat, MatMut, Precision};
+use loriot_kernels::isa::{Isa, IsaError, Level};
 
-/// `(inputs, outputs)` of the linear layers: query, key and value fused; output; feed-forward up and down.
-const LAYERS: [(usize, usize); 8] = [
-    (384, 1152),
-    (384, 384),
-    (384, 1536),
-    (1536, 384),
-    (1024, 3072),
-    (1024, 1024),
-    (1024, 4096),
-    (4096, 1024),
-];
+/// `(inputs, outputs)` of the linear layers: output, feed-forward up and down.
+const LAYERS: [(usize, usize); 6] =
+    [(384, 384), (384, 1536), (1536, 384), (1024, 1024), (1024, 4096), (4096, 1024)];
 
-/// Rows: one token, one query, a few texts, a batch of 64 short texts.
-const ROWS: [usize; 6] = [1, 7, 20, 64, 256, 1300];
-
-/// Short timings, of which the best counts: on a shared machine some fall between other work.
-const N_REPEATS: usize = 25;
+/// Rows: one query, a few texts, and batches.
+const ROWS: [usize; 5] = [7, 16, 64, 512, 2048];
 
 fn main() -> Result<(), IsaError> {
     let isa = Isa::from_env()?;
-    let filter = std::env::args().nth(1).unwrap_or_default();
-    println!("{isa}: GFLOP/s, and the share of one core's measured peak");
-    println!("{:<30} {:>9} {:>9} {:>7}", "product", "GFLOP/s", "peak", "share");
-    for (i, o) in LAYERS {
-        for n in ROWS {
-            layer(isa, &filter, n, i, o);
+    let mut bench =
+        Bench { isa, json: false, filter: String::new(), time: Duration::from_millis(300) };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--json" => bench.json = true,
+            "--seconds" => {
+                let seconds = arguments.next().and_then(|text| text.parse().ok());
+                bench.time = Duration::from_secs_f64(seconds.expect("--seconds takes a number"));
+            }
+            _ => bench.filter = argument,
         }
     }
-    for n in [256, 1300] {
-        for rank in [8, 24, 72] {
-            lora(isa, &filter, n, 384, rank);
+    if !bench.json {
+        println!("{isa}: GFLOP/s, and the share of one core's measured peak");
+        println!("{:<40} {:>9} {:>9} {:>9} {:>7}", "product", "GFLOP/s", "best", "peak", "share");
+    }
+    for precision in Precision::ALL {
+        for (i, o) in LAYERS {
+            for n in ROWS {
+                bench.layer(precision, n, i, o);
+            }
+        }
+    }
+    for precision in [Precision::F32, Precision::Bf16] {
+        for rank in [8, 24] {
+            bench.lora(precision, 850, 384, rank);
         }
     }
     Ok(())
 }
 
-/// The three products of one linear layer.
-fn layer(isa: Isa, filter: &str, n: usize, i: usize, o: usize) {
-    let (x, w, dy) = (noise(1, n * i), noise(2, o * i), noise(3, n * o));
-    let (mut y, mut dx, mut dw) = (vec![0.0; n * o], vec![0.0; n * i], vec![0.0; o * i]);
-    let packed = isa.pack(&[&w], i);
-    let (x, w, dy) =
-        (Mat::row_major(&x, n, i), Mat::row_major(&w, o, i), Mat::row_major(&dy, n, o));
-    let flops = 2.0 * (n * i * o) as f64;
-
-    let name = format!("forward  {n}x{i} {i}x{o}");
-    report(isa, filter, &name, flops, (x, w.t()), &mut y, |y| {
-        isa.linear(MatMut::row_major(y, n, o), x, &packed, Init::Zero);
-    });
-    let name = format!("backward {n}x{o} {o}x{i}");
-    report(isa, filter, &name, flops, (dy, w), &mut dx, |dx| {
-        isa.linear_backward(MatMut::row_major(dx, n, i), dy, &packed, Init::Zero);
-    });
-    let name = format!("dW       {o}x{n} {n}x{i}");
-    report(isa, filter, &name, flops, (dy.t(), x), &mut dw, |dw| {
-        isa.gemm(MatMut::row_major(dw, o, i), 1.0, dy.t(), x, Init::Zero);
-    });
+struct Bench {
+    isa: Isa,
+    json: bool,
+    filter: String,
+    /// How long each product is run.
+    time: Duration,
 }
 
-/// The skinny products of LoRA: `x·Aᵀ`, `(x·Aᵀ)·Bᵀ`, `dyᵀ·(x·Aᵀ)` and `(dy·B)ᵀ·x`.
-fn lora(isa: Isa, filter: &str, n: usize, d: usize, r: usize) {
-    let (x, xa, a, b) = (noise(1, n * d), noise(2, n * r), noise(3, r * d), noise(4, d * r));
-    let (x, xa) = (Mat::row_major(&x, n, d), Mat::row_major(&xa, n, r));
-    let (a, b) = (Mat::row_major(&a, r, d), Mat::row_major(&b, d, r));
-    let products =
-        [("x·Aᵀ", x, a.t()), ("xa·Bᵀ", xa, b.t()), ("dyᵀ·xa", x.t(), xa), ("dybᵀ·x", xa.t(), x)];
-    for (name, left, right) in products {
-        let (rows, cols) = (left.n_rows(), right.n_cols());
-        let mut c = vec![0.0; rows * cols];
-        let name = format!("{name:<8} {rows}x{} {}x{cols}", left.n_cols(), left.n_cols());
-        report(isa, filter, &name, 2.0 * (n * d * r) as f64, (left, right), &mut c, |c| {
-            isa.gemm(MatMut::row_major(c, rows, cols), 1.0, left, right, Init::Zero);
+/// A product to time: `left·right`.
+struct Product<'a> {
+    precision: Precision,
+    name: &'a str,
+    left: Mat<'a>,
+    right: Mat<'a>,
+}
+
+impl Bench {
+    /// The three products of one linear layer.
+    fn layer(&self, precision: Precision, n: usize, i: usize, o: usize) {
+        let isa = self.isa;
+        let name = |what: &str| format!("{precision} {what} {n} rows, {i} to {o}");
+        let names = [name("forward"), name("backward"), name("dW")];
+        if !names.iter().any(|name| name.contains(&self.filter)) {
+            return;
+        }
+        let (x, w, dy) = (noise(1, n * i), noise(2, o * i), noise(3, n * o));
+        let packed = isa.pack(&[&w], i, precision);
+        let (x, w, dy) =
+            (Mat::row_major(&x, n, i), Mat::row_major(&w, o, i), Mat::row_major(&dy, n, o));
+
+        let product = Product { precision, name: &names[0], left: x, right: w.t() };
+        self.report(product, &mut vec![0.0; n * o], |y| {
+            isa.linear(MatMut::row_major(y, n, o), x, &packed, Init::Zero);
+        });
+        if precision == Precision::Int8 {
+            return;
+        }
+        let product = Product { precision, name: &names[1], left: dy, right: w };
+        self.report(product, &mut vec![0.0; n * i], |dx| {
+            isa.linear_backward(MatMut::row_major(dx, n, i), dy, &packed, Init::Zero);
+        });
+        let product = Product { precision, name: &names[2], left: dy.t(), right: x };
+        self.report(product, &mut vec![0.0; o * i], |dw| {
+            let dw = MatMut::row_major(dw, o, i);
+            isa.gemm_in(precision, dw, 1.0, dy.t(), x, Init::Zero);
         });
     }
+
+    /// The skinny products of LoRA: `x·Aᵀ`, `(x·Aᵀ)·Bᵀ`, `dyᵀ·(x·Aᵀ)` and `(dy·B)ᵀ·x`.
+    fn lora(&self, precision: Precision, n: usize, d: usize, r: usize) {
+        let (x, xa, a, b) = (noise(1, n * d), noise(2, n * r), noise(3, r * d), noise(4, d * r));
+        let (x, xa) = (Mat::row_major(&x, n, d), Mat::row_major(&xa, n, r));
+        let (a, b) = (Mat::row_major(&a, r, d), Mat::row_major(&b, d, r));
+        let products = [
+            ("x·Aᵀ", x, a.t()),
+            ("xa·Bᵀ", xa, b.t()),
+            ("dyᵀ·xa", x.t(), xa),
+            ("dybᵀ·x", xa.t(), x),
+        ];
+        for (what, left, right) in products {
+            let (rows, cols) = (left.n_rows(), right.n_cols());
+            let name = format!("{precision} LoRA {what} {n} rows, {d}, rank {r}");
+            let product = Product { precision, name: &name, left, right };
+            self.report(product, &mut vec![0.0; rows * cols], |c| {
+                let c = MatMut::row_major(c, rows, cols);
+                self.isa.gemm_in(precision, c, 1.0, left, right, Init::Zero);
+            });
+        }
+    }
+
+    /// Checks `run`, then prints its median speed beside the peak of the same moments.
+    fn report(&self, product: Product, c: &mut [f32], run: impl Fn(&mut [f32])) {
+        let Product { precision, name, left, right } = product;
+        if !name.contains(&self.filter) {
+            return;
+        }
+        run(c);
+        check(&product, c);
+        let (m, k, n) = (left.n_rows(), left.n_cols(), right.n_cols());
+        let flops = 2.0 * (m * k * n) as f64;
+        let n_runs = (1e8 / flops).clamp(1.0, 1e5) as usize;
+        let (mut speeds, mut peaks) = (Vec::new(), Vec::new());
+        let begin = Instant::now();
+        while begin.elapsed() < self.time || speeds.len() < 5 {
+            peaks.push(peak_gflops(self.isa, precision));
+            let start = Instant::now();
+            for _ in 0..n_runs {
+                run(black_box(c));
+            }
+            speeds.push(flops * n_runs as f64 / start.elapsed().as_secs_f64() / 1e9);
+        }
+        let best = speeds.iter().copied().fold(0.0, f64::max);
+        let (gflops, peak) = (median(speeds), median(peaks));
+        if self.json {
+            println!(
+                "{{\"precision\":\"{precision}\",\"product\":\"{name}\",\"m\":{m},\"k\":{k},\"n\":{n},\
+                 \"gflops\":{gflops:.1},\"best_gflops\":{best:.1},\"peak_gflops\":{peak:.1}}}"
+            );
+        } else {
+            let share = 100.0 * gflops / peak;
+            println!("{name:<40} {gflops:>9.1} {best:>9.1} {peak:>9.1} {share:>6.1}%");
+        }
+    }
 }
 
-/// Checks `run`, then prints its best speed beside the peak of the same moment.
-fn report(
-    isa: Isa,
-    filter: &str,
-    name: &str,
-    flops: f64,
-    (left, right): (Mat, Mat),
-    c: &mut [f32],
-    run: impl Fn(&mut [f32]),
-) {
-    if !name.contains(filter) {
-        return;
-    }
-    run(c);
-    check(name, c, left, right);
-    let n_runs = (2e8 / flops).clamp(1.0, 1e5) as usize;
-    let (mut best, mut peak) = (f64::INFINITY, 0.0f64);
-    for _ in 0..N_REPEATS {
-        peak = peak.max(peak_gflops(isa));
-        let start = Instant::now();
-        for _ in 0..n_runs {
-            run(black_box(c));
-        }
-        best = best.min(start.elapsed().as_secs_f64() / n_runs as f64);
-    }
-    let gflops = flops / best / 1e9;
-    println!("{name:<30} {gflops:>9.1} {peak:>9.1} {:>6.1}%", 100.0 * gflops / peak);
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Some elements, by the definition in f64.
-fn check(name: &str, c: &[f32], left: Mat, right: Mat) {
+fn check(product: &Product, c: &[f32]) {
+    let &Product { precision, name, left, right } = product;
+    // Of the sum of the products' magnitudes: what rounding both operands, and each sum, can come to. Bytes are within
+    // 1/254 of the greatest of their row or column.
+    let share = match precision {
+        Precision::F32 => 0.0,
+        Precision::Bf16 => 2.0 / 256.0,
+        Precision::Int8 => 4.0 / 127.0,
+    };
     let (rows, cols, depth) = (left.n_rows(), right.n_cols(), left.n_cols());
     for at in (0..rows * cols).step_by(1 + rows * cols / 50) {
         let (row, col) = (at / cols, at % cols);
@@ -129,7 +185,7 @@ fn check(name: &str, c: &[f32], left: Mat, right: Mat) {
         let (want, magnitude) =
             products.fold((0.0, 0.0), |(sum, abs), product| (sum + product, abs + product.abs()));
         let error = (f64::from(c[at]) - want).abs();
-        let bound = (depth + 2) as f64 * f64::from(f32::EPSILON) * magnitude;
+        let bound = (share + (depth + 2) as f64 * f64::from(f32::EPSILON)) * magnitude;
         assert!(error <= bound, "{name} is wrong at ({row}, {col}): do not time it");
     }
 }
@@ -145,25 +201,25 @@ fn noise(seed: u64, len: usize) -> Vec<f32> {
     (0..len).map(|_| next()).collect()
 }
 
-/// Independent multiply-adds, as many in flight as hide their latency.
+/// Independent instructions, as many in flight as hide their latency.
 const CHAINS: usize = 12;
 
-fn peak_gflops(isa: Isa) -> f64 {
-    let n_steps = 300_000;
+/// The peak of what an instruction set multiplies this precision with.
+fn peak_gflops(isa: Isa, precision: Precision) -> f64 {
+    let n_steps = 30_000;
     let start = Instant::now();
-    let lanes = peak_loop(isa, n_steps);
-    2.0 * (lanes * CHAINS * n_steps) as f64 / start.elapsed().as_secs_f64() / 1e9
+    let products = peak_loop(isa, precision, n_steps);
+    2.0 * products as f64 / start.elapsed().as_secs_f64() / 1e9
 }
 
-/// Returns the number of lanes of each multiply-add.
+/// Returns the number of multiply-adds that were done.
 #[cfg(target_arch = "x86_64")]
-fn peak_loop(isa: Isa, n_steps: usize) -> usize {
+fn peak_loop(isa: Isa, precision: Precision, n_steps: usize) -> usize {
     #![allow(
         unsafe_code,
         reason = "the peak of an instruction set is measured with its instructions"
     )]
-    use loriot_kernels::isa::Level;
-    use std::arch::x86_64::*;
+    use std::arch::{asm, x86_64::*};
 
     #[target_feature(enable = "avx512f")]
     fn avx512(n_steps: usize) -> usize {
@@ -175,7 +231,31 @@ fn peak_loop(isa: Isa, n_steps: usize) -> usize {
             }
         }
         black_box(sums);
-        16
+        16 * CHAINS * n_steps
+    }
+    #[target_feature(enable = "avx512f,avx512bf16")]
+    fn bf16(n_steps: usize) -> usize {
+        let mut sums = [_mm512_setzero_ps(); CHAINS];
+        let x = _mm512_cvtne2ps_pbh(_mm512_set1_ps(black_box(0.5)), _mm512_set1_ps(0.5));
+        for _ in 0..n_steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbf16_ps(*sum, x, x);
+            }
+        }
+        black_box(sums);
+        32 * CHAINS * n_steps
+    }
+    #[target_feature(enable = "avx512f,avx512vnni")]
+    fn int8(n_steps: usize) -> usize {
+        let mut sums = [_mm512_setzero_si512(); CHAINS];
+        let x = _mm512_set1_epi8(black_box(1));
+        for _ in 0..n_steps {
+            for sum in &mut sums {
+                *sum = _mm512_dpbusd_epi32(*sum, x, x);
+            }
+        }
+        black_box(sums);
+        64 * CHAINS * n_steps
     }
     #[target_feature(enable = "avx2,fma")]
     fn avx2(n_steps: usize) -> usize {
@@ -187,19 +267,56 @@ fn peak_loop(isa: Isa, n_steps: usize) -> usize {
             }
         }
         black_box(sums);
-        8
+        8 * CHAINS * n_steps
     }
-    match isa.level() {
+    /// Four sums of 16×16, as a micro-kernel has them, on tiles of zeros.
+    macro_rules! tiles {
+        ($instruction:literal, $per_word:literal, $n_steps:expr) => {{
+            let mut config = [0u8; 64];
+            config[0] = 1;
+            for tile in 0..8 {
+                (config[16 + 2 * tile], config[48 + tile]) = (64, 16);
+            }
+            // SAFETY: an `Isa` of this level proves that tiles may be used; they are given back at the end.
+            unsafe {
+                asm!(
+                    "ldtilecfg [{config}]",
+                    "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+                    "tilezero tmm4", "tilezero tmm5", "tilezero tmm6", "tilezero tmm7",
+                    "2:",
+                    concat!($instruction, " tmm0, tmm4, tmm6"),
+                    concat!($instruction, " tmm1, tmm4, tmm7"),
+                    concat!($instruction, " tmm2, tmm5, tmm6"),
+                    concat!($instruction, " tmm3, tmm5, tmm7"),
+                    "dec {n}",
+                    "jnz 2b",
+                    "tilerelease",
+                    config = in(reg) config.as_ptr(),
+                    n = inout(reg) $n_steps => _,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                );
+            }
+            4 * 16 * 16 * 16 * $per_word * $n_steps
+        }};
+    }
+    match (isa.level(), precision) {
+        (Level::Scalar, _) => peak_loop_portable(n_steps),
+        (Level::Amx, Precision::Bf16) => tiles!("tdpbf16ps", 2, n_steps / 10),
+        (Level::Amx, Precision::Int8) => tiles!("tdpbusd", 4, n_steps / 10),
         // SAFETY: the `Isa` proves the features.
-        Level::Avx512 => unsafe { avx512(n_steps) },
+        (Level::Avx2, _) => unsafe { avx2(n_steps) },
         // SAFETY: the `Isa` proves the features.
-        Level::Avx2 => unsafe { avx2(n_steps) },
-        Level::Scalar => peak_loop_portable(n_steps),
+        (Level::Avx512Bf16, Precision::Bf16) => unsafe { bf16(n_steps) },
+        // SAFETY: the `Isa` proves the features.
+        (Level::Avx512Bf16, Precision::Int8) => unsafe { int8(n_steps) },
+        // SAFETY: the `Isa` proves the features.
+        (Level::Avx512 | Level::Avx512Bf16 | Level::Amx, _) => unsafe { avx512(n_steps) },
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn peak_loop(_isa: Isa, n_steps: usize) -> usize {
+fn peak_loop(_isa: Isa, _precision: Precision, n_steps: usize) -> usize {
     peak_loop_portable(n_steps)
 }
 
@@ -213,5 +330,5 @@ fn peak_loop_portable(n_steps: usize) -> usize {
         }
     }
     black_box(sums);
-    4
+    4 * CHAINS * n_steps
 }

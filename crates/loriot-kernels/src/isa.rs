@@ -7,11 +7,15 @@
 //! A level is a fixed set of CPU features, never "whatever there is": results differ in their last bits between levels
 //! (fused or separate multiply-add, number of partial sums), and are the same bits on every CPU within one.
 //!
-//! | level    | CPU features                                                     |
-//! |----------|------------------------------------------------------------------|
-//! | `scalar` | none; what the compiler makes of plain loops, on any architecture |
-//! | `avx2`   | AVX2, FMA                                                        |
-//! | `avx512` | AVX2, FMA, AVX-512 F, BW, VL, DQ                                 |
+//! | level        | CPU features                                                      |
+//! |--------------|-------------------------------------------------------------------|
+//! | `scalar`     | none; what the compiler makes of plain loops, on any architecture |
+//! | `avx2`       | AVX2, FMA                                                         |
+//! | `avx512`     | AVX2, FMA, AVX-512 F, BW, VL, DQ                                  |
+//! | `avx512bf16` | the same and AVX-512 BF16, VNNI                                   |
+//! | `amx`        | the same and AMX TILE, BF16, INT8, on Linux                       |
+//!
+//! Outside [`crate::gemm`], the last three run the same code.
 
 use std::fmt;
 
@@ -27,11 +31,16 @@ pub enum Level {
     Avx2,
     /// 512-bit vectors with masks.
     Avx512,
+    /// Dot products of pairs of bf16 and of quadruples of bytes in 512-bit vectors.
+    Avx512Bf16,
+    /// Products of whole tiles of bf16 and of bytes.
+    Amx,
 }
 
 impl Level {
     /// All levels, worst first.
-    pub const ALL: [Level; 3] = [Level::Scalar, Level::Avx2, Level::Avx512];
+    pub const ALL: [Level; 5] =
+        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx];
 
     /// The name used in [`ISA_VARIABLE`], in messages and in records.
     pub fn name(self) -> &'static str {
@@ -39,21 +48,29 @@ impl Level {
             Level::Scalar => "scalar",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Avx512Bf16 => "avx512bf16",
+            Level::Amx => "amx",
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     fn is_available(self) -> bool {
-        let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
         match self {
             Level::Scalar => true,
-            Level::Avx2 => avx2,
+            Level::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
             Level::Avx512 => {
-                avx2 && is_x86_feature_detected!("avx512f")
+                Level::Avx2.is_available()
+                    && is_x86_feature_detected!("avx512f")
                     && is_x86_feature_detected!("avx512bw")
                     && is_x86_feature_detected!("avx512vl")
                     && is_x86_feature_detected!("avx512dq")
             }
+            Level::Avx512Bf16 => {
+                Level::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
+            Level::Amx => Level::Avx512Bf16.is_available() && amx_is_available(),
         }
     }
 
@@ -61,6 +78,48 @@ impl Level {
     fn is_available(self) -> bool {
         self == Level::Scalar
     }
+}
+
+/// Whether there are tiles of bf16 and of bytes, and the system lets this process use them. Asked once.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn amx_is_available() -> bool {
+    static ANSWER: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        use std::arch::x86_64::{__cpuid, __cpuid_count};
+        if __cpuid(0).eax < 7 {
+            return false;
+        }
+        // Bits 22, 24 and 25 of EDX: AMX-BF16, AMX-TILE, AMX-INT8 (Intel's manual, volume 2, CPUID).
+        const AMX: u32 = (1 << 22) | (1 << 24) | (1 << 25);
+        __cpuid_count(7, 0).edx & AMX == AMX && request_tile_data()
+    })
+}
+
+#[cfg(all(target_arch = "x86_64", not(target_os = "linux")))]
+fn amx_is_available() -> bool {
+    false
+}
+
+/// Asks the kernel to save this process's tiles (`arch_prctl(2)`, Linux 5.16): until then a tile instruction faults.
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn request_tile_data() -> bool {
+    const SYS_ARCH_PRCTL: i64 = 158;
+    const ARCH_REQ_XCOMP_PERM: i64 = 0x1023;
+    const XFEATURE_XTILEDATA: i64 = 18;
+    let status: i64;
+    // SAFETY: the call takes two integers and touches no memory of ours; `syscall` overwrites rcx and r11.
+    unsafe {
+        std::arch::asm!(
+            "syscall",
+            inlateout("rax") SYS_ARCH_PRCTL => status,
+            in("rdi") ARCH_REQ_XCOMP_PERM,
+            in("rsi") XFEATURE_XTILEDATA,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack),
+        );
+    }
+    status == 0
 }
 
 impl fmt::Display for Level {
@@ -114,7 +173,7 @@ impl Isa {
         best.map_or(Isa::SCALAR, Isa)
     }
 
-    /// The level called `name` (`scalar`, `avx2`, `avx512`).
+    /// The level called `name` (`scalar`, `avx2`, `avx512`, `avx512bf16`, `amx`).
     pub fn named(name: &str) -> Result<Isa, IsaError> {
         let wanted = Level::ALL.into_iter().find(|level| level.name() == name);
         let wanted = wanted.ok_or_else(|| IsaError::Unknown { found: name.to_owned() })?;
@@ -175,9 +234,11 @@ macro_rules! dispatch {
             $body::<$crate::lanes::Avx2>($($argument),*)
         }
         match $crate::isa::Isa::level($isa) {
-            // SAFETY: an `Isa` of this level exists only where the CPU has the features that `avx512` enables.
+            // SAFETY: an `Isa` of these levels exists only where the CPU has the features that `avx512` enables.
             #[cfg(target_arch = "x86_64")]
-            $crate::isa::Level::Avx512 => unsafe { avx512($($argument),*) },
+            $crate::isa::Level::Avx512
+            | $crate::isa::Level::Avx512Bf16
+            | $crate::isa::Level::Amx => unsafe { avx512($($argument),*) },
             // SAFETY: an `Isa` of this level exists only where the CPU has the features that `avx2` enables.
             #[cfg(target_arch = "x86_64")]
             $crate::isa::Level::Avx2 => unsafe { avx2($($argument),*) },
@@ -206,7 +267,7 @@ mod tests {
         let error = Isa::named("avx9").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown instruction set `avx9`; expected one of: scalar, avx2, avx512"
+            "unknown instruction set `avx9`; expected one of: scalar, avx2, avx512, avx512bf16, amx"
         );
     }
 

@@ -1,6 +1,8 @@
 //! Matrix products on every instruction set: against the f64 reference, and against themselves in pieces.
 
-use loriot_kernels::gemm::{Init, Mat, MatMut, PackedWeight};
+use loriot_kernels::activation::Activation;
+use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut, PackedWeight, Precision};
+use loriot_kernels::isa::Level;
 use loriot_kernels::{Isa, reference};
 
 /// Sizes on both sides of every tile edge: rows of 4, 6 and 14, columns of 8, 16 and 32.
@@ -162,7 +164,7 @@ fn packed_weights_give_the_bits_of_gemm_in_both_directions() {
     for isa in Isa::available() {
         for (o, i) in shapes.clone().chain([(385, 70), (70, 385), (513, 800), (800, 513)]) {
             let w = noise(1, o * i);
-            let packed = isa.pack(&[&w], i);
+            let packed = isa.pack(&[&w], i, Precision::F32);
             if i == 0 {
                 continue; // No value says how many outputs there are.
             }
@@ -189,6 +191,160 @@ fn packed_weights_give_the_bits_of_gemm_in_both_directions() {
     }
 }
 
+/// `x`, rounded to bf16 by its definition.
+fn bf16(x: f32) -> f32 {
+    let (below, bits) = (f32::from_bits(x.to_bits() & 0xffff_0000), x.to_bits() & 0xffff);
+    let above = f32::from_bits((x.to_bits() & 0xffff_0000).wrapping_add(0x1_0000));
+    let is_odd = x.to_bits() & 0x1_0000 != 0;
+    if bits > 0x8000 || bits == 0x8000 && is_odd { above } else { below }
+}
+
+/// Rows as int8 kernels see them: each rounded to 255 steps from its negative greatest to its greatest.
+fn int8_rows(x: &[f32], i: usize) -> Vec<f32> {
+    let row = |row: &[f32]| {
+        let greatest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let per_unit = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
+        let scale = greatest / 127.0;
+        row.iter().map(|x| (x * per_unit).round_ties_even() * scale).collect::<Vec<_>>()
+    };
+    x.chunks(i).flat_map(row).collect()
+}
+
+/// A dense `c` is `start + a·b` up to the rounding of sums.
+#[track_caller]
+fn assert_dense(c: &[f32], start: &[f32], a: Mat, b: Mat, what: &str) {
+    let (n, k) = (b.n_cols(), a.n_cols());
+    for (at, &got) in c.iter().enumerate() {
+        let product = |k| f64::from(a.at(at / n, k)) * f64::from(b.at(k, at % n));
+        let start = f64::from(start[at]);
+        let want = start + (0..k).map(product).sum::<f64>();
+        let magnitude = start.abs() + (0..k).map(|k| product(k).abs()).sum::<f64>();
+        let bound = (k + 2) as f64 * f64::from(f32::EPSILON) * magnitude;
+        let error = (f64::from(got) - want).abs();
+        assert!(error <= bound, "{what}, {at} of {}×{n}, k = {k}: {got}, not {want}", a.n_rows());
+    }
+}
+
+/// Rounded operands give the product of what they were rounded to.
+#[test]
+fn products_in_bf16_are_those_of_rounded_operands_in_every_direction() {
+    for isa in Isa::available() {
+        let is_native = isa.has_native(Precision::Bf16);
+        let round = |x: &[f32]| -> Vec<f32> {
+            x.iter().map(|&x| if is_native { bf16(x) } else { x }).collect()
+        };
+        for (n, o, i) in [(1, 1, 1), (7, 33, 31), (15, 64, 384), (33, 100, 70), (65, 385, 513)] {
+            let (x, w, dy, bias) = (noise(1, n * i), noise(2, o * i), noise(3, n * o), noise(4, o));
+            let packed = isa.pack(&[&w], i, Precision::Bf16);
+            let w: Vec<f32> = w.iter().map(|&w| bf16(w)).collect();
+            assert!(packed.unpack() == w, "{isa}: unpacked weights");
+            let (want_x, want_dy) = (round(&x), round(&dy));
+            let (x, dy) = (Mat::row_major(&x, n, i), Mat::row_major(&dy, n, o));
+            let want_x = Mat::row_major(&want_x, n, i);
+            let want_dy = Mat::row_major(&want_dy, n, o);
+            let w = Mat::row_major(&w, o, i);
+
+            let mut y = noise(5, n * o);
+            isa.linear(MatMut::row_major(&mut y, n, o), x, &packed, Init::Bias(&bias));
+            assert_dense(&y, &bias.repeat(n), want_x, w.t(), &format!("{isa}, forward"));
+
+            let mut dx = noise(6, n * i);
+            isa.linear_backward(MatMut::row_major(&mut dx, n, i), dy, &packed, Init::Accumulate);
+            assert_dense(&dx, &noise(6, n * i), want_dy, w, &format!("{isa}, backward"));
+
+            let mut dw = noise(7, o * i);
+            let c = MatMut::row_major(&mut dw, o, i);
+            isa.gemm_in(Precision::Bf16, c, 1.0, dy.t(), x, Init::Zero);
+            let (want_x, want_dy) = if is_native { (want_x, want_dy) } else { (x, dy) };
+            assert_dense(&dw, &vec![0.0; o * i], want_dy.t(), want_x, &format!("{isa}, dW"));
+        }
+    }
+}
+
+#[test]
+fn products_in_int8_are_those_of_rounded_operands() {
+    for isa in Isa::available() {
+        for (n, o, i) in [(1, 1, 1), (7, 33, 31), (15, 64, 384), (33, 100, 70), (65, 385, 1536)] {
+            let (x, w, bias) = (noise(1, n * i), noise(2, o * i), noise(4, o));
+            let packed = isa.pack(&[&w], i, Precision::Int8);
+            let w = int8_rows(&w, i);
+            assert!(packed.unpack() == w, "{isa}: unpacked weights");
+            let want_x = if isa.has_native(Precision::Int8) { int8_rows(&x, i) } else { x.clone() };
+            let mut y = noise(5, n * o);
+            let c = MatMut::row_major(&mut y, n, o);
+            isa.linear(c, Mat::row_major(&x, n, i), &packed, Init::Bias(&bias));
+            let (x, w) = (Mat::row_major(&want_x, n, i), Mat::row_major(&w, o, i));
+            assert_dense(&y, &bias.repeat(n), x, w.t(), &format!("{isa}"));
+        }
+    }
+}
+
+/// Wide layers get a scale per stretch of inputs: at most half a step is lost of each factor.
+#[test]
+fn int8_products_of_wide_layers_are_within_half_steps() {
+    let (n, o, i) = (3, 40, 4100);
+    let (x, w) = (noise(1, n * i), noise(2, o * i));
+    for isa in Isa::available() {
+        let packed = isa.pack(&[&w], i, Precision::Int8);
+        let mut y = vec![0.0; n * o];
+        isa.linear(MatMut::row_major(&mut y, n, o), Mat::row_major(&x, n, i), &packed, Init::Zero);
+        for (at, got) in y.iter().enumerate() {
+            let (x, w) = (&x[at / o * i..][..i], &w[at % o * i..][..i]);
+            let want: f64 = x.iter().zip(w).map(|(x, w)| f64::from(x * w)).sum();
+            let lost: f64 = x.iter().zip(w).map(|(x, w)| f64::from(x.abs() + w.abs())).sum();
+            let bound = lost / 254.0 + i as f64 / (254.0 * 254.0);
+            assert!((f64::from(*got) - want).abs() <= bound, "{isa}: {got}, not {want}");
+        }
+    }
+}
+
+/// A second product and an epilogue change no bit against calls one after the other.
+#[test]
+fn an_added_product_and_an_epilogue_have_the_bits_of_separate_calls() {
+    let (n, o, i, r) = (45, 150, 400, 24);
+    let (x_values, w) = (noise(1, n * i), noise(2, o * i));
+    let (bias, dy) = (noise(3, o), noise(7, n * o));
+    let (xa, b, a) = (noise(4, n * r), noise(5, r * o), noise(6, r * i));
+    let (x, dy) = (Mat::row_major(&x_values, n, i), Mat::row_major(&dy, n, o));
+    let (xa, b, a) =
+        (Mat::row_major(&xa, n, r), Mat::row_major(&b, r, o), Mat::row_major(&a, r, i));
+    let f = Activation::Gelu;
+    for isa in Isa::available() {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let w = isa.pack(&[&w], i, precision);
+            let (mut y, mut activated) = (vec![0.0; n * o], vec![0.0; n * o]);
+            let mut want = vec![0.0; n * o];
+            isa.linear(MatMut::row_major(&mut want, n, o), x, &w, Init::Bias(&bias));
+            let c = MatMut::row_major(&mut want, n, o);
+            isa.gemm_in(precision, c, 0.5, xa, b, Init::Accumulate);
+            let added = Some(Added { alpha: 0.5, a: xa, b });
+            let out = MatMut::row_major(&mut activated, n, o);
+            let c = MatMut::row_major(&mut y, n, o);
+            let epilogue = Epilogue::Activation { f, out };
+            isa.linear_with(c, x, &w, Init::Bias(&bias), added, epilogue);
+            assert_eq!(y, want, "{isa}, {precision}");
+            let mut want_activated = vec![0.0; n * o];
+            isa.activation(&mut want_activated, &want, f);
+            assert_eq!(activated, want_activated, "{isa}, {precision}");
+            let c = MatMut::row_major(&mut y, n, o);
+            let epilogue = Epilogue::ActivationInPlace(f);
+            isa.linear_with(c, x, &w, Init::Bias(&bias), added, epilogue);
+            assert_eq!(y, want_activated, "{isa}, {precision}");
+
+            let (mut dx, mut want) = (vec![0.0; n * i], vec![0.0; n * i]);
+            isa.linear_backward(MatMut::row_major(&mut want, n, i), dy, &w, Init::Zero);
+            let c = MatMut::row_major(&mut want, n, i);
+            isa.gemm_in(precision, c, 0.5, xa, a, Init::Accumulate);
+            isa.activation_backward_in_place(&mut want, &x_values, f);
+            let added = Some(Added { alpha: 0.5, a: xa, b: a });
+            let c = MatMut::row_major(&mut dx, n, i);
+            let epilogue = Epilogue::ActivationBackward { f, x };
+            isa.linear_backward_with(c, dy, &w, Init::Zero, added, epilogue);
+            assert_eq!(dx, want, "{isa}, {precision}");
+        }
+    }
+}
+
 #[test]
 fn stacked_blocks_make_one_weight_and_can_be_packed_anew() {
     let i = 21;
@@ -196,7 +352,8 @@ fn stacked_blocks_make_one_weight_and_can_be_packed_anew() {
     let anew = [noise(4, 17 * i), noise(5, 40 * i), noise(6, i)];
     let slices = |blocks: &[Vec<f32>; 3]| blocks.concat();
     for isa in Isa::available() {
-        let mut packed: PackedWeight = isa.pack(&[&blocks[0], &blocks[1], &blocks[2]], i);
+        let mut packed: PackedWeight =
+            isa.pack(&[&blocks[0], &blocks[1], &blocks[2]], i, Precision::F32);
         assert_eq!(packed.n_outputs(), 58);
         assert_eq!(packed.unpack(), slices(&blocks), "{isa}");
         packed.repack(&[&anew[0], &anew[1], &anew[2]]);
@@ -229,7 +386,7 @@ fn check_pieces(isa: Isa, a: Mat, b: Mat, alpha: f32) {
     assert_eq!(by_columns, whole, "{isa}: by columns");
 
     let mut by_k = start.clone();
-    for depth in cuts(&[0, 1, 2, 50, 383, 384, 800, k]) {
+    for depth in cuts(&[0, 32, 64, 96, 384, 416, 800, k]) {
         let init = if depth.start == 0 { Init::Bias(&bias) } else { Init::Accumulate };
         let c = MatMut::row_major(&mut by_k, m, n);
         isa.gemm(c, alpha, a.columns(depth.clone()), b.rows(depth), init);
@@ -255,8 +412,9 @@ fn a_product_in_pieces_has_the_bits_of_the_whole() {
 fn a_row_has_the_same_bits_alone_and_in_any_batch() {
     let (n, o, i) = (43, 100, 500);
     let (x, w, bias) = (noise(1, n * i), noise(2, o * i), noise(3, o));
-    for isa in Isa::available() {
-        let packed = isa.pack(&[&w], i);
+    let isas = Isa::available().into_iter();
+    for (isa, precision) in isas.flat_map(|isa| Precision::ALL.map(|precision| (isa, precision))) {
+        let packed = isa.pack(&[&w], i, precision);
         let mut whole = vec![0.0; n * o];
         let x = Mat::row_major(&x, n, i);
         isa.linear(MatMut::row_major(&mut whole, n, o), x, &packed, Init::Bias(&bias));
@@ -264,14 +422,15 @@ fn a_row_has_the_same_bits_alone_and_in_any_batch() {
             let mut alone = vec![0.0; o];
             let y = MatMut::row_major(&mut alone, 1, o);
             isa.linear(y, x.rows(row..row + 1), &packed, Init::Bias(&bias));
-            assert_eq!(alone, whole[row * o..][..o], "{isa}, row {row}");
+            assert_eq!(alone, whole[row * o..][..o], "{isa}, {precision}, row {row}");
         }
     }
 }
 
 #[test]
 fn fused_levels_agree_to_the_bit() {
-    let fused: Vec<Isa> = Isa::available().into_iter().filter(|&isa| isa != Isa::SCALAR).collect();
+    let is_fused = |isa: &Isa| !matches!(isa.level(), Level::Scalar | Level::Amx);
+    let fused: Vec<Isa> = Isa::available().into_iter().filter(is_fused).collect();
     let (m, n, k) = (19, 45, 700);
     let (a, b) = (noise(1, m * k), noise(2, k * n));
     let results = fused.iter().map(|isa| {
@@ -289,7 +448,7 @@ fn fused_levels_agree_to_the_bit() {
 fn shapes_that_do_not_fit_are_a_programming_error() {
     let (x, w) = (noise(1, 12), noise(2, 10));
     let mut y = vec![0.0; 6];
-    let w = Isa::best().pack(&[&w], 5);
+    let w = Isa::best().pack(&[&w], 5, Precision::F32);
     let (x, y) = (Mat::row_major(&x, 3, 4), MatMut::row_major(&mut y, 3, 2));
     Isa::best().linear(y, x, &w, Init::Zero);
 }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::Mat;
-use super::kernel::{self, Start, Tile, pack_plain};
+use super::kernel::{self, Start, Tile, copy_plain, f32_operands};
 use crate::isa::{Isa, Level};
 
 /// 14×32: 28 accumulators, two registers of the right operand and a broadcast fill 31 of 32 registers.
@@ -18,17 +18,18 @@ pub(super) struct Kernel(());
 
 impl Kernel {
     pub(super) fn new(isa: Isa) -> Kernel {
-        assert_eq!(isa.level(), Level::Avx512, "instruction set");
+        assert!(isa.level() >= Level::Avx512, "instruction set");
         Kernel(())
     }
 }
 
 impl kernel::Kernel for Kernel {
+    f32_operands!();
     const MR: usize = MR;
     const NR: usize = NR;
     const KC: usize = KC;
 
-    fn tile(self, tile: Tile) {
+    fn tile(self, tile: Tile<'_, f32>) {
         macro_rules! tile_of {
             ($($rows:literal)*) => {
                 match (tile.rows, tile.cols > LANES) {
@@ -43,15 +44,15 @@ impl kernel::Kernel for Kernel {
         tile_of!(1 2 3 4 5 6 7 8 9 10 11 12 13 14)
     }
 
-    fn pack(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `pack` enables.
-        unsafe { pack(dst, dst_stride, src, alpha) }
+    fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
+        unsafe { copy(dst, dst_stride, src, alpha) }
     }
 }
 
 /// `R` rows of `V` registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn tile_of<const R: usize, const V: usize>(tile: Tile) {
+fn tile_of<const R: usize, const V: usize>(tile: Tile<'_, f32>) {
     const A_STRIDE: usize = <Kernel as kernel::Kernel>::A_STRIDE;
     let Tile { depth, a, b, c, c_stride, start, prefetch, .. } = tile;
     // A stride known here makes one pointer serve all rows; fourteen pointers and as many bounds checks cost a quarter.
@@ -95,19 +96,19 @@ fn tile_of<const R: usize, const V: usize>(tile: Tile) {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn pack(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+pub(super) fn copy(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
     if src.col_stride() == 1 {
-        pack_rows(dst, dst_stride, src, alpha);
+        copy_rows(dst, dst_stride, src, alpha);
     } else if src.row_stride() == 1 {
-        pack_columns(dst, dst_stride, src, alpha);
+        copy_columns(dst, dst_stride, src, alpha);
     } else {
-        pack_plain(dst, dst_stride, src, alpha);
+        copy_plain(dst, dst_stride, src, alpha);
     }
 }
 
-/// Packs a view whose rows are contiguous.
+/// Copies a view whose rows are contiguous.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn pack_rows(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+fn copy_rows(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
     let cols = src.n_cols();
     let alpha = _mm512_set1_ps(alpha);
     for row in 0..src.n_rows() {
@@ -129,9 +130,9 @@ fn pack_rows(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
     }
 }
 
-/// Packs a view whose columns are contiguous, by transposing 16×16 in registers.
+/// Copies a view whose columns are contiguous, by transposing 16×16 in registers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn pack_columns(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+fn copy_columns(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
     let (rows, cols) = (src.n_rows(), src.n_cols());
     let alpha = _mm512_set1_ps(alpha);
     for row in (0..rows).step_by(LANES) {

@@ -3,31 +3,41 @@
 use std::cell::RefCell;
 use std::ops::Range;
 
-use super::kernel::{Kernel, Start, Tile};
-use super::{Init, Mat, MatMut, PackedWeight};
-use crate::aligned::AlignedBuf;
+use super::kernel::{Kernel, Start, Tile, panel_len};
+use super::weight::Int8;
+use super::{Epilogue, Init, Mat, MatMut, PackedWeight};
+use crate::aligned::{AlignedBuf, Plain, bytes_of};
+use crate::isa::Isa;
 
-/// Columns of a block: with `KC` rows, this block and the next one fill half of a 2 MiB L2 cache.
-pub(super) const NC: usize = 384;
+/// Rows of a block, whose strips are packed once and stay in the L2 cache: enough that a block of the right operand,
+/// which may have to be packed for each of them, is used long enough.
+const MC: usize = 512;
 
-/// Tiles whose rows of the left operand are packed at once. Of a transposed view, one alone would read 56 bytes a line
-/// of memory, and at strides of many KiB the rest of the cache line would be gone when its turn came.
-const GROUP: usize = 8;
+/// Columns of a block. For each strip, which is in the L1 cache by then, all of them come from L2.
+pub(super) const NC: usize = 128;
 
 /// Blocks of `k` begin at multiples of this where they can: whole panels of a packed weight, whole transposes.
 const K_UNIT: usize = 32;
 
 /// The largest tile of any kernel, and its columns.
-const MAX_TILE: usize = 14 * MAX_NR;
+const MAX_TILE: usize = 32 * MAX_NR;
 const MAX_NR: usize = 32;
 
-/// `c (+)= (alpha·a)·b`.
+/// `c (+)= (alpha·a)·b + …`, and what happens to `c` then.
 pub(super) struct Product<'a> {
     pub c: MatMut<'a>,
+    /// At least one.
+    pub terms: &'a [Term<'a>],
+    pub init: Init<'a>,
+    pub epilogue: Epilogue<'a>,
+}
+
+/// `(alpha·a)·b`.
+#[derive(Clone, Copy)]
+pub(super) struct Term<'a> {
     pub alpha: f32,
     pub a: Mat<'a>,
     pub b: Right<'a>,
-    pub init: Init<'a>,
 }
 
 /// The right operand.
@@ -44,75 +54,115 @@ pub(super) enum Right<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Strips of the left operand.
-    a: AlignedBuf,
+    a: AlignedBuf<u8>,
     /// A block of the right operand.
-    b: AlignedBuf,
+    b: AlignedBuf<u8>,
+    /// A panel of the right operand, of a weight in another kernel's order.
+    widened: AlignedBuf<f32>,
     /// Some rows of the result, transposed.
-    pub c_transposed: AlignedBuf,
+    pub c_transposed: AlignedBuf<f32>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::default();
 }
 
-impl Product<'_> {
-    pub(super) fn run<K: Kernel>(self, kernel: K) {
-        let (m, n, k) = (self.c.n_rows(), self.c.n_cols(), self.a.n_cols());
-        assert_eq!(self.a.n_rows(), m, "rows of the left operand and of the result");
-        assert_eq!(self.b.shape(), (k, n), "shape of the right operand");
+impl<'a> Product<'a> {
+    /// The weight of an int8 product.
+    pub(super) fn int8_weight(&self) -> &'a Int8 {
+        match self.terms {
+            [Term { b: Right::Packed(w), .. }] => w.int8_panels().expect("an int8 weight"),
+            _ => unreachable!("only packed weights are int8"),
+        }
+    }
+
+    pub(super) fn run<K: Kernel>(self, isa: Isa, kernel: K) {
+        let (m, n) = (self.c.n_rows(), self.c.n_cols());
+        for Term { a, b, .. } in self.terms {
+            assert_eq!(a.n_rows(), m, "rows of the left operand and of the result");
+            assert_eq!(b.shape(), (a.n_cols(), n), "shape of the right operand");
+        }
         if let Init::Bias(bias) = self.init {
             assert_eq!(bias.len(), n, "length of the bias");
         }
+        self.epilogue.check((m, n));
         if m == 0 || n == 0 {
             return;
         }
         SCRATCH.with_borrow_mut(|scratch| {
             if self.is_better_transposed() {
-                self.run_transposed(kernel, scratch);
+                self.run_transposed(isa, kernel.mirrored(), scratch);
             } else {
-                self.run_blocks(kernel, scratch);
+                self.run_blocks(isa, kernel, scratch);
             }
         });
     }
 
-    pub(super) fn run_blocks<K: Kernel>(self, kernel: K, scratch: &mut Scratch) {
-        let Product { mut c, alpha, a, b, init } = self;
-        let (m, n, k) = (c.n_rows(), c.n_cols(), a.n_cols());
-        let group_rows = GROUP * K::MR;
-        let strips = scratch.a.at_least(group_rows * K::A_STRIDE);
+    pub(super) fn run_blocks<K: Kernel>(self, isa: Isa, kernel: K, scratch: &mut Scratch) {
+        let Product { mut c, terms, init, mut epilogue } = self;
+        let (m, n) = (c.n_rows(), c.n_cols());
+        let max_rows = MC.next_multiple_of(K::MR).min(m.next_multiple_of(K::MR));
+        let Scratch { a: strips, b: panels, widened, .. } = scratch;
+        let strips = strips.at_least_of::<K::Unit>(max_rows * K::A_STRIDE);
         // Without any k, one empty block still writes what the product starts from.
-        let blocks = even_ranges(n, NC, K::NR)
-            .flat_map(|cols| even_ranges(k, K::KC, K_UNIT).map(move |depth| (cols.clone(), depth)));
+        let depths = terms.iter().flat_map(|term| {
+            let blocks = even_ranges(term.a.n_cols(), K::KC, K_UNIT.max(K::K_UNIT));
+            blocks.map(move |depth| (term, depth))
+        });
+        let n_depths = depths.clone().count();
+        let blocks = even_ranges(m, max_rows, K::MR).flat_map(|rows| {
+            depths.clone().enumerate().flat_map(move |(depth_idx, (term, depth))| {
+                let rows = rows.clone();
+                even_ranges(n, NC, K::NR).map(move |cols| Block {
+                    rows: rows.clone(),
+                    cols,
+                    depth: depth.clone(),
+                    depth_idx,
+                    term,
+                })
+            })
+        });
         let mut blocks = blocks.peekable();
-        while let Some((cols, depth)) = blocks.next() {
-            let block = b.block(kernel, depth.clone(), cols.clone(), &mut scratch.b);
-            let next =
-                blocks.peek().map(|(cols, depth)| b.source::<K>(depth.clone(), cols.clone()));
-            let init = if depth.start == 0 { init } else { Init::Accumulate };
-            let n_tiles = m.div_ceil(K::MR) * cols.len().div_ceil(K::NR);
+        while let Some(Block { rows, cols, depth, depth_idx, term }) = blocks.next() {
+            let next = blocks.peek().map_or(Source::NONE, |next| {
+                next.term.b.source(next.depth.clone(), next.cols.clone())
+            });
+            if cols.start == 0 {
+                let a_block = term.a.rows(rows.clone()).columns(depth.clone());
+                kernel.pack_left(strips, a_block, term.alpha);
+            }
+            let panels = term.b.panels(kernel, depth.clone(), cols.clone(), panels, widened);
+            let init = if depth_idx == 0 { init } else { Init::Accumulate };
+            let n_tiles = rows.len().div_ceil(K::MR) * cols.len().div_ceil(K::NR);
             let mut tile_idx = 0;
-            for group in even_ranges(m, group_rows, K::MR) {
-                let a_block = a.rows(group.clone()).columns(depth.clone());
-                kernel.pack(strips, K::A_STRIDE, a_block, alpha);
-                for rows in even_ranges(group.len(), K::MR, 1) {
-                    for (panel_idx, col) in cols.clone().step_by(K::NR).enumerate() {
-                        let tile = Tile {
-                            rows: rows.len(),
-                            depth: depth.len(),
-                            cols: K::NR.min(cols.end - col),
-                            a: &strips[rows.start * K::A_STRIDE..],
-                            b: block.panel(panel_idx),
-                            c_stride: c.row_stride(),
-                            c: c.from(group.start + rows.start, col),
-                            start: Start::of(init, col),
-                            prefetch: next.map_or(&[], |next| share(next, tile_idx, n_tiles)),
-                        };
-                        if tile.cols == K::NR {
-                            kernel.tile(tile);
-                        } else {
-                            narrow_tile(kernel, tile);
-                        }
-                        tile_idx += 1;
+            for strip in even_ranges(rows.len(), K::MR, K::ROW_UNIT) {
+                let first_row = rows.start + strip.start;
+                for (panel_idx, col) in cols.clone().step_by(K::NR).enumerate() {
+                    let tile = Tile {
+                        rows: strip.len(),
+                        depth: depth.len(),
+                        block: depth_idx,
+                        cols: K::NR.min(cols.end - col),
+                        first_col: col,
+                        a: &strips[strip.start * K::A_STRIDE..],
+                        b: panels.panel(panel_idx),
+                        c_stride: c.row_stride(),
+                        c: c.from(first_row, col),
+                        start: Start::of(init, col),
+                        prefetch: next.share(tile_idx, n_tiles),
+                    };
+                    if tile.cols == K::NR {
+                        kernel.tile(tile);
+                    } else {
+                        narrow_tile(kernel, tile);
+                    }
+                    tile_idx += 1;
+                }
+                if depth_idx + 1 == n_depths && !matches!(epilogue, Epilogue::None) {
+                    // The rows are still in the first cache.
+                    for row in first_row..first_row + strip.len() {
+                        let y = &mut c.from(row, cols.start)[..cols.len()];
+                        epilogue.apply(isa, y, row, cols.clone());
                     }
                 }
             }
@@ -120,15 +170,14 @@ impl Product<'_> {
     }
 }
 
-/// The part of `source` that the `idx`-th of `n_tiles` tiles prefetches: of one row, an even share.
-fn share(source: Mat<'_>, idx: usize, n_tiles: usize) -> &[f32] {
-    let row = idx * source.n_rows() / n_tiles;
-    let first_tile_of = |row: usize| (row * n_tiles).div_ceil(source.n_rows());
-    let (first_tile, end_tile) = (first_tile_of(row), first_tile_of(row + 1));
-    let row = &source.data()[row * source.row_stride()..][..source.n_cols()];
-    let len = row.len().div_ceil((end_tile - first_tile).max(1));
-    let start = row.len().min((idx - first_tile) * len);
-    &row[start..row.len().min(start + len)]
+/// What is multiplied at once: some rows, some columns, and some of `k`.
+struct Block<'a> {
+    rows: Range<usize>,
+    cols: Range<usize>,
+    depth: Range<usize>,
+    /// Which of the blocks of `k` this is, over all terms.
+    depth_idx: usize,
+    term: &'a Term<'a>,
 }
 
 impl<'a> Start<'a> {
@@ -142,7 +191,7 @@ impl<'a> Start<'a> {
 }
 
 /// A tile at the right edge: made in a buffer of full width, so that kernels need no masks.
-fn narrow_tile<K: Kernel>(kernel: K, tile: Tile) {
+fn narrow_tile<K: Kernel>(kernel: K, tile: Tile<'_, K::Unit>) {
     let mut wide = [0.0; MAX_TILE];
     let mut start_row = [0.0; MAX_NR];
     let (cols, rows, c, c_stride) = (tile.cols, tile.rows, tile.c, tile.c_stride);
@@ -166,19 +215,50 @@ fn narrow_tile<K: Kernel>(kernel: K, tile: Tile) {
 }
 
 /// Panels of a block of the right operand.
-struct Block<'a> {
-    data: &'a [f32],
+struct Panels<'a, U> {
+    data: &'a [U],
     panel_stride: usize,
     panel_len: usize,
 }
 
-impl<'a> Block<'a> {
-    fn panel(&self, panel_idx: usize) -> &'a [f32] {
+impl<'a, U> Panels<'a, U> {
+    fn panel(&self, panel_idx: usize) -> &'a [U] {
         &self.data[panel_idx * self.panel_stride..][..self.panel_len]
     }
 }
 
-impl Right<'_> {
+/// The memory that a block is made from: rows of bytes.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    bytes: &'a [u8],
+    n_rows: usize,
+    row_len: usize,
+    row_stride: usize,
+}
+
+impl<'a> Source<'a> {
+    const NONE: Source<'static> = Source { bytes: &[], n_rows: 1, row_len: 0, row_stride: 0 };
+
+    /// `n_rows` rows of `row_len` values, `row_stride` apart.
+    fn new<T: Plain>(values: &'a [T], n_rows: usize, row_len: usize, row_stride: usize) -> Self {
+        let size = size_of::<T>();
+        let (row_len, row_stride) = (row_len * size, row_stride * size);
+        Source { bytes: bytes_of(values), n_rows, row_len, row_stride }
+    }
+
+    /// The part that the `idx`-th of `n_tiles` tiles prefetches: of one row, an even share.
+    fn share(self, idx: usize, n_tiles: usize) -> &'a [u8] {
+        let row = idx * self.n_rows / n_tiles;
+        let first_tile_of = |row: usize| (row * n_tiles).div_ceil(self.n_rows);
+        let (first_tile, end_tile) = (first_tile_of(row), first_tile_of(row + 1));
+        let row = &self.bytes[row * self.row_stride..][..self.row_len];
+        let len = row.len().div_ceil((end_tile - first_tile).max(1));
+        let start = row.len().min((idx - first_tile) * len);
+        &row[start..row.len().min(start + len)]
+    }
+}
+
+impl<'a> Right<'a> {
     /// `(k, n)`.
     fn shape(&self) -> (usize, usize) {
         match self {
@@ -189,55 +269,46 @@ impl Right<'_> {
     }
 
     /// Rows `depth` and columns `cols` as panels.
-    fn block<'s, K: Kernel>(
+    fn panels<'s, K: Kernel>(
         &'s self,
         kernel: K,
         depth: Range<usize>,
         cols: Range<usize>,
-        scratch: &'s mut AlignedBuf,
-    ) -> Block<'s> {
-        let panel_len = depth.len() * K::NR;
-        if let Right::Packed(w) = self {
-            let data = w.panels_from(cols.start / K::NR, depth.start);
-            return Block { data, panel_stride: w.n_inputs() * K::NR, panel_len };
+        scratch: &'s mut AlignedBuf<u8>,
+        widened: &mut AlignedBuf<f32>,
+    ) -> Panels<'s, K::Unit> {
+        let panel_len = panel_len::<K>(depth.len());
+        if let Right::Packed(w) = self
+            && K::PLANES == 1
+            && let Some(panels) = K::stored(w)
+        {
+            let data = &panels[w.start_of(cols.start / K::NR, depth.start)..];
+            return Panels { data, panel_stride: w.panel_stride(), panel_len };
         }
-        let data = scratch.at_least(panel_len * cols.len().div_ceil(K::NR));
+        let data = scratch.at_least_of::<K::Unit>(panel_len * cols.len().div_ceil(K::NR));
         for (panel_idx, col) in cols.clone().step_by(K::NR).enumerate() {
             let panel_cols = col..cols.end.min(col + K::NR);
             let panel = &mut data[panel_idx * panel_len..][..panel_len];
-            if panel_cols.len() < K::NR {
-                panel.fill(0.0);
+            if panel_cols.len() < K::NR || !depth.len().is_multiple_of(K::K_UNIT) {
+                panel.fill(K::Unit::default());
             }
-            self.pack_panel(kernel, depth.clone(), panel_cols, panel);
+            self.pack_panel(kernel, depth.clone(), panel_cols, panel, widened);
         }
-        Block { data, panel_stride: panel_len, panel_len }
+        Panels { data, panel_stride: panel_len, panel_len }
     }
 
-    /// The memory that [`Right::block`] would read, as rows of contiguous values.
-    fn source<K: Kernel>(&self, depth: Range<usize>, cols: Range<usize>) -> Mat<'_> {
-        match self {
-            Right::Packed(w) => Mat::strided(
-                w.panels_from(cols.start / K::NR, depth.start),
-                cols.len().div_ceil(K::NR),
-                depth.len() * K::NR,
-                w.n_inputs() * K::NR,
-                1,
-            ),
-            Right::PackedTransposed(w) => Mat::strided(
-                w.panels_from(depth.start / K::NR, cols.start),
-                depth.len().div_ceil(K::NR),
-                cols.len() * K::NR,
-                w.n_inputs() * K::NR,
-                1,
-            ),
+    /// The memory that [`Right::panels`] would read.
+    fn source(&self, depth: Range<usize>, cols: Range<usize>) -> Source<'a> {
+        match *self {
+            Right::Packed(w) => w.source(cols, depth),
+            Right::PackedTransposed(w) => w.source(depth, cols),
             Right::Plain { b, .. } => {
                 let b = b.rows(depth).columns(cols);
+                let b = if b.col_stride() == 1 { b } else { b.t() };
                 if b.col_stride() == 1 {
-                    b
-                } else if b.row_stride() == 1 {
-                    b.t()
+                    Source::new(b.data(), b.n_rows(), b.n_cols(), b.row_stride())
                 } else {
-                    Mat::strided(&[], 1, 0, 0, 1)
+                    Source::NONE
                 }
             }
         }
@@ -248,24 +319,68 @@ impl Right<'_> {
         kernel: K,
         depth: Range<usize>,
         cols: Range<usize>,
-        panel: &mut [f32],
+        panel: &mut [K::Unit],
+        widened: &mut AlignedBuf<f32>,
     ) {
         match self {
             Right::Plain { b, scale } => {
-                kernel.pack(panel, K::NR, b.rows(depth).columns(cols), *scale);
+                kernel.pack_right(panel, b.rows(depth).columns(cols), *scale);
             }
-            Right::Packed(_) => unreachable!("packed already"),
-            Right::PackedTransposed(w) => {
-                let mut o = depth.start;
-                while o < depth.end {
-                    // The outputs of one of the weight's own panels are the rows of its transpose.
-                    let n_o = (K::NR - o % K::NR).min(depth.end - o);
-                    let w_panel = &w.panel(o / K::NR)[cols.start * K::NR + o % K::NR..];
-                    let src = Mat::strided(w_panel, n_o, cols.len(), 1, K::NR);
-                    kernel.pack(&mut panel[(o - depth.start) * K::NR..], K::NR, src, 1.0);
-                    o += n_o;
+            Right::Packed(w) => match w.f32_panels() {
+                Some(panels) => {
+                    let w_panel = &panels[w.start_of(cols.start / K::NR, depth.start)..];
+                    let b = Mat::strided(w_panel, depth.len(), cols.len(), K::NR, 1);
+                    kernel.pack_right(panel, b, 1.0);
                 }
-            }
+                None => {
+                    let (k_0, n) = (depth.start, cols.len());
+                    let wide = widened.at_least(depth.len() * n);
+                    let n_0 = cols.start;
+                    w.widen(depth.clone(), cols, |o, i, w| wide[(i - k_0) * n + o - n_0] = w);
+                    kernel.pack_right(panel, Mat::row_major(wide, depth.len(), n), 1.0);
+                }
+            },
+            Right::PackedTransposed(w) => match w.f32_panels() {
+                Some(panels) => {
+                    let mut o = depth.start;
+                    while o < depth.end {
+                        // The outputs of one of the weight's own panels are the rows of its transpose.
+                        let n_o = (K::NR - o % K::NR).min(depth.end - o);
+                        let w_panel = &panels[w.start_of(o / K::NR, cols.start) + o % K::NR..];
+                        let src = Mat::strided(w_panel, n_o, cols.len(), 1, K::NR);
+                        let at = (o - depth.start) * K::NR * K::PLANES;
+                        kernel.pack_right(&mut panel[at..], src, 1.0);
+                        o += n_o;
+                    }
+                }
+                None if kernel.pack_transposed(panel, w, depth.clone(), cols.clone()) => {}
+                None => {
+                    let (k_0, n) = (depth.start, cols.len());
+                    let wide = widened.at_least(depth.len() * n);
+                    let n_0 = cols.start;
+                    w.widen(cols, depth.clone(), |o, i, w| wide[(o - k_0) * n + i - n_0] = w);
+                    kernel.pack_right(panel, Mat::row_major(wide, depth.len(), n), 1.0);
+                }
+            },
+        }
+    }
+}
+
+impl PackedWeight {
+    /// The panels of some outputs, as far as they hold some inputs.
+    fn source(&self, o: Range<usize>, i: Range<usize>) -> Source<'_> {
+        let first_panel = o.start / self.panel_cols();
+        let n_panels = o.end.div_ceil(self.panel_cols()) - first_panel;
+        let start = self.start_of(first_panel, i.start);
+        let (row_len, stride) = (i.len() * self.panel_cols(), self.panel_stride());
+        if let Some(panels) = self.f32_panels() {
+            Source::new(&panels[start..], n_panels, row_len, stride)
+        } else if let Some(panels) = self.bf16_panels() {
+            Source::new(&panels[start..], n_panels, row_len, stride)
+        } else if let Some(int8) = self.int8_panels() {
+            Source::new(&int8.bytes[start..], n_panels, row_len, stride)
+        } else {
+            Source::NONE
         }
     }
 }
@@ -275,7 +390,7 @@ pub(super) fn even_ranges(
     total: usize,
     max: usize,
     unit: usize,
-) -> impl Iterator<Item = Range<usize>> {
+) -> impl Iterator<Item = Range<usize>> + Clone {
     let n_ranges = total.div_ceil(max).max(1);
     let n_units = total.div_ceil(unit);
     let bound = move |range_idx: usize| (range_idx * n_units / n_ranges * unit).min(total);

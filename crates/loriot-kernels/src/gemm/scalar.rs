@@ -1,7 +1,7 @@
 //! The portable micro-kernel: plain loops over arrays, which the compiler turns into what vectors the target has.
 
 use super::Mat;
-use super::kernel::{self, Start, Tile, pack_plain};
+use super::kernel::{self, Start, Tile, copy_plain, f32_operands};
 
 /// 4×8: eight accumulators of four lanes leave room for the operands in the sixteen registers of SSE2.
 const MR: usize = 4;
@@ -12,11 +12,12 @@ const KC: usize = 256;
 pub(super) struct Kernel;
 
 impl kernel::Kernel for Kernel {
+    f32_operands!();
     const MR: usize = MR;
     const NR: usize = NR;
     const KC: usize = KC;
 
-    fn tile(self, tile: Tile) {
+    fn tile(self, tile: Tile<'_, f32>) {
         match tile.rows {
             1 => tile_of::<1>(tile),
             2 => tile_of::<2>(tile),
@@ -26,12 +27,12 @@ impl kernel::Kernel for Kernel {
         }
     }
 
-    fn pack(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        pack_plain(dst, dst_stride, src, alpha);
+    fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+        copy_plain(dst, dst_stride, src, alpha);
     }
 }
 
-fn tile_of<const R: usize>(tile: Tile) {
+fn tile_of<const R: usize>(tile: Tile<'_, f32>) {
     const A_STRIDE: usize = <Kernel as kernel::Kernel>::A_STRIDE;
     let Tile { depth, a, b, c, c_stride, start, .. } = tile;
     let a: &[[f32; A_STRIDE]; R] = a.as_chunks().0.first_chunk().expect("a strip has R rows");

@@ -4,9 +4,10 @@
 //! have to be transposed in memory besides. In `Cᵀ = Bᵀ·Aᵀ` it is the right operand, which is packed by plain copying,
 //! and the columns become the rows of full tiles. The chains, and so the bits, stay as they are.
 
-use super::driver::{NC, Product, Right, Scratch, even_ranges};
+use super::driver::{NC, Product, Right, Scratch, Term, even_ranges};
 use super::kernel::Kernel;
-use super::{Init, Mat, MatMut};
+use super::{Epilogue, Init, Mat, MatMut};
+use crate::isa::Isa;
 
 /// Up to here the transpose was faster (AVX-512, 384×256 by 256: 2.0 times at 8 columns, 1.45 at 24).
 const MAX_COLS: usize = 32;
@@ -14,14 +15,17 @@ const MAX_COLS: usize = 32;
 impl Product<'_> {
     pub(super) fn is_better_transposed(&self) -> bool {
         let (rows, cols) = (self.c.n_rows(), self.c.n_cols());
-        let a_is_transposed_view = self.a.row_stride() == 1 && self.a.col_stride() != 1;
-        matches!(self.b, Right::Plain { .. }) && a_is_transposed_view && cols <= MAX_COLS.min(rows)
+        let &[Term { a, b: Right::Plain { .. }, .. }] = self.terms else { return false };
+        let a_is_transposed_view = a.row_stride() == 1 && a.col_stride() != 1;
+        a_is_transposed_view
+            && cols <= MAX_COLS.min(rows)
+            && matches!(self.epilogue, Epilogue::None)
     }
 
     /// [`Product::run_blocks`] by way of `Cᵀ`, a block of rows at a time.
-    pub(super) fn run_transposed<K: Kernel>(self, kernel: K, scratch: &mut Scratch) {
-        let Product { mut c, alpha, a, b, init } = self;
-        let Right::Plain { b, scale } = b else {
+    pub(super) fn run_transposed<K: Kernel>(self, isa: Isa, kernel: K, scratch: &mut Scratch) {
+        let Product { mut c, terms, init, .. } = self;
+        let &[Term { alpha, a, b: Right::Plain { b, scale } }] = terms else {
             unreachable!("only plain operands are transposed")
         };
         let mut buffer = std::mem::take(&mut scratch.c_transposed);
@@ -41,19 +45,22 @@ impl Product<'_> {
                 }
                 Init::Accumulate => {
                     let c_rows = Mat::strided(c_rows, n_rows, n, c_stride, 1);
-                    kernel.pack(transposed, n_rows, c_rows.t(), 1.0);
+                    kernel.copy(transposed, n_rows, c_rows.t(), 1.0);
                     Init::Accumulate
                 }
             };
             let product = Product {
                 c: MatMut::row_major(transposed, n, n_rows),
-                alpha: scale,
-                a: b.t(),
-                b: Right::Plain { b: a.rows(rows).t(), scale: alpha },
+                terms: &[Term {
+                    alpha: scale,
+                    a: b.t(),
+                    b: Right::Plain { b: a.rows(rows).t(), scale: alpha },
+                }],
                 init,
+                epilogue: Epilogue::None,
             };
-            product.run_blocks(kernel, scratch);
-            kernel.pack(c_rows, c_stride, Mat::row_major(transposed, n, n_rows).t(), 1.0);
+            product.run_blocks(isa, kernel, scratch);
+            kernel.copy(c_rows, c_stride, Mat::row_major(transposed, n, n_rows).t(), 1.0);
         }
         scratch.c_transposed = buffer;
     }

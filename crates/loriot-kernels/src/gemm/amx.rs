@@ -1,0 +1,715 @@
+//! The micro-kernels of AMX: products of tiles of 16 rows of 64 bytes.
+//!
+//! Four of the eight tile registers hold 32×32 sums, the others two tiles of each operand. The compiler has no stable
+//! intrinsics for tiles and never uses their registers, so that each kernel is one block of assembly: it loads what the
+//! sums start from, runs down `k`, and stores them.
+//!
+//! A strip is 32 rows (or up to 16, at the end of the rows), step by step along `k`: the tiles of rows 0 to 15 and 16 to
+//! 31, one behind the other, for each of three planes in turn where f32 is split. Panels are as [`super::tiles`] says,
+//! again with three planes in each step where f32 is split.
+
+use std::arch::asm;
+use std::arch::x86_64::*;
+
+use super::avx512_dot::{
+    dequantize, interleave_halves, load, load_2, pack_right_bf16, pack_transposed_bf16, quantize,
+    row_part, store, store_bf16, with_contiguous,
+};
+use super::kernel::{self, Start, Tile};
+use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, TILE};
+use super::weight;
+use super::{Mat, PackedWeight, avx512};
+use crate::isa::{Isa, Level};
+use std::ops::Range;
+
+/// Rows of a strip.
+const MR: usize = 2 * TILE;
+const NR: usize = tiles::NR;
+
+/// Bytes of a tile.
+const TILE_BYTES: usize = 1024;
+
+/// Runs `body` with this thread's tile registers in use: all eight are 16 rows of 64 bytes.
+///
+/// # Panics
+///
+/// If the level is not [`Level::Amx`].
+pub(super) fn with_tiles<R>(isa: Isa, body: impl FnOnce() -> R) -> R {
+    /// `LDTILECFG`'s operand (Intel's manual, volume 1, 18.2).
+    #[repr(C, align(64))]
+    struct TileConfig {
+        palette: u8,
+        start_row: u8,
+        reserved: [u8; 14],
+        row_bytes: [u16; 16],
+        rows: [u8; 16],
+    }
+    static CONFIG: TileConfig = TileConfig {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+    /// Gives the registers back, also when `body` panics: a thread that holds them is slower to switch.
+    struct Release;
+    impl Drop for Release {
+        fn drop(&mut self) {
+            // SAFETY: made only below, where the CPU has tiles.
+            unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+        }
+    }
+    assert_eq!(isa.level(), Level::Amx, "instruction set");
+    // SAFETY: an `Isa` of this level exists only where the CPU has tiles and the system lets the process use them; the
+    // operand is 64 readable bytes that describe a valid configuration.
+    unsafe {
+        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags));
+    }
+    let _release = Release;
+    body()
+}
+
+/// Where a micro-kernel reads and writes; `start` and `sums` are rows of 32 numbers of four bytes.
+struct Run {
+    /// Two tiles a plane and step, or one where there are up to 16 rows.
+    a: *const u8,
+    b: *const u8,
+    n_steps: usize,
+    start: *const u8,
+    start_stride: usize,
+    sums: *mut u8,
+    sums_stride: usize,
+}
+
+/// A function that runs down `k`: `$step` multiplies the tiles at `a` and `b`, at distances given by operands, and every
+/// step goes on by `$a_bytes` and `$b_bytes`. `tmm0` to `tmm3` hold rows 0 to 15 and 16 to 31 of columns 0 to 15, then of
+/// columns 16 to 31.
+macro_rules! micro_kernel {
+    ($name:ident, rows: 2, $a_bytes:expr, $b_bytes:expr, $($step:literal)*) => {
+        /// # Safety
+        ///
+        /// Between the ends of [`with_tiles`]. The operands are `n_steps` steps long; `start` has 32 readable rows and
+        /// `sums` 32 writable ones.
+        unsafe fn $name(run: &Run) {
+            // SAFETY: the caller's promise covers every address that is read or written.
+            unsafe {
+                asm!(
+                    "tileloadd tmm0, [{start} + {start_stride}]",
+                    "tileloadd tmm1, [{start} + {start_stride} + 64]",
+                    "tileloadd tmm2, [{start_16} + {start_stride}]",
+                    "tileloadd tmm3, [{start_16} + {start_stride} + 64]",
+                    "test {n}, {n}",
+                    "jz 3f",
+                    "2:",
+                    $($step,)*
+                    "add {a}, {a_bytes}",
+                    "add {b}, {b_bytes}",
+                    "dec {n}",
+                    "jnz 2b",
+                    "3:",
+                    "tilestored [{sums} + {sums_stride}], tmm0",
+                    "tilestored [{sums} + {sums_stride} + 64], tmm1",
+                    "tilestored [{sums_16} + {sums_stride}], tmm2",
+                    "tilestored [{sums_16} + {sums_stride} + 64], tmm3",
+                    a = inout(reg) run.a => _,
+                    b = inout(reg) run.b => _,
+                    n = inout(reg) run.n_steps => _,
+                    row = in(reg) 64_usize,
+                    start = in(reg) run.start,
+                    start_16 = in(reg) run.start.wrapping_add(TILE * run.start_stride),
+                    start_stride = in(reg) run.start_stride,
+                    sums = in(reg) run.sums,
+                    sums_16 = in(reg) run.sums.wrapping_add(TILE * run.sums_stride),
+                    sums_stride = in(reg) run.sums_stride,
+                    a_bytes = const $a_bytes,
+                    b_bytes = const $b_bytes,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+    ($name:ident, rows: 1, $a_bytes:expr, $b_bytes:expr, $($step:literal)*) => {
+        /// # Safety
+        ///
+        /// Between the ends of [`with_tiles`]. The operands are `n_steps` steps long; `start` has 16 readable rows and
+        /// `sums` 16 writable ones.
+        unsafe fn $name(run: &Run) {
+            // SAFETY: the caller's promise covers every address that is read or written.
+            unsafe {
+                asm!(
+                    "tileloadd tmm0, [{start} + {start_stride}]",
+                    "tileloadd tmm1, [{start} + {start_stride} + 64]",
+                    "test {n}, {n}",
+                    "jz 3f",
+                    "2:",
+                    $($step,)*
+                    "add {a}, {a_bytes}",
+                    "add {b}, {b_bytes}",
+                    "dec {n}",
+                    "jnz 2b",
+                    "3:",
+                    "tilestored [{sums} + {sums_stride}], tmm0",
+                    "tilestored [{sums} + {sums_stride} + 64], tmm1",
+                    a = inout(reg) run.a => _,
+                    b = inout(reg) run.b => _,
+                    n = inout(reg) run.n_steps => _,
+                    row = in(reg) 64_usize,
+                    start = in(reg) run.start,
+                    start_stride = in(reg) run.start_stride,
+                    sums = in(reg) run.sums,
+                    sums_stride = in(reg) run.sums_stride,
+                    a_bytes = const $a_bytes,
+                    b_bytes = const $b_bytes,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
+    };
+}
+
+micro_kernel!(bf16_32, rows: 2, 2 * TILE_BYTES, 2 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+);
+micro_kernel!(bf16_16, rows: 1, TILE_BYTES, 2 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+);
+micro_kernel!(int8_32, rows: 2, 2 * TILE_BYTES, 2 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbusd tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbusd tmm1, tmm4, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 1024]"
+    "tdpbusd tmm2, tmm5, tmm6"
+    "tdpbusd tmm3, tmm5, tmm7"
+);
+micro_kernel!(int8_16, rows: 1, TILE_BYTES, 2 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbusd tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbusd tmm1, tmm4, tmm7"
+);
+
+// a₀b₂ a₀b₁ a₁b₁ a₁b₀ a₂b₀ a₀b₀: small products first, and each shares an operand with the one before.
+micro_kernel!(split_32, rows: 2, 6 * TILE_BYTES, 6 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row} + 4096]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 5120]"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm6, [{b} + {row} + 2048]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm7, [{b} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row} + 2048]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row} + 4096]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 5120]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row}]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+);
+micro_kernel!(split_16, rows: 1, 3 * TILE_BYTES, 6 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row}]"
+    "tileloadd tmm6, [{b} + {row} + 4096]"
+    "tileloadd tmm7, [{b} + {row} + 5120]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm6, [{b} + {row} + 2048]"
+    "tileloadd tmm7, [{b} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row} + 2048]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row}]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+);
+// a₂b₀ a₁b₀ a₁b₁ a₀b₁ a₀b₂ a₀b₀: the same products in the same order once the operands have changed sides.
+micro_kernel!(mirrored_32, rows: 2, 6 * TILE_BYTES, 6 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row} + 4096]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 5120]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm4, [{a} + {row} + 2048]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm6, [{b} + {row} + 2048]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm7, [{b} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row}]"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm5, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm6, [{b} + {row} + 4096]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm7, [{b} + {row} + 5120]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tdpbf16ps tmm2, tmm5, tmm6"
+    "tdpbf16ps tmm3, tmm5, tmm7"
+);
+micro_kernel!(mirrored_16, rows: 1, 3 * TILE_BYTES, 6 * TILE_BYTES,
+    "tileloadd tmm4, [{a} + {row} + 2048]"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm6, [{b} + {row} + 2048]"
+    "tileloadd tmm7, [{b} + {row} + 3072]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm4, [{a} + {row}]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm6, [{b} + {row} + 4096]"
+    "tileloadd tmm7, [{b} + {row} + 5120]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+    "tileloadd tmm6, [{b} + {row}]"
+    "tileloadd tmm7, [{b} + {row} + 1024]"
+    "tdpbf16ps tmm0, tmm4, tmm6"
+    "tdpbf16ps tmm1, tmm4, tmm7"
+);
+
+/// What the tiles of up to 32 rows of 32 sums start from, or end in.
+type Sums = [[f32; NR]; MR];
+
+/// Tells the compiler nothing: brings 64-byte lines into the L2 cache.
+fn prefetch_lines(bytes: &[u8]) {
+    for line in bytes.chunks(64) {
+        // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+}
+
+/// Runs a tile of f32 sums with the micro-kernel for its rows.
+///
+/// # Safety
+///
+/// Between the ends of [`with_tiles`], with micro-kernels that take `step_bytes` of the strip per plane and tile of
+/// rows, and operands as long as `depth` says.
+unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsafe fn(&Run); 2]) {
+    let Tile { rows, depth, a, b, c, c_stride, start, prefetch, .. } = tile;
+    prefetch_lines(prefetch);
+    let n_steps = depth.div_ceil(BF16_STEP);
+    let row_tiles = rows.div_ceil(TILE);
+    assert!(a.len() >= n_steps * planes * row_tiles * TILE_BYTES / 2, "length of a strip");
+    assert!(b.len() >= n_steps * planes * TILE_BYTES, "length of a panel");
+    static ZEROS: [f32; NR] = [0.0; NR];
+    let is_whole = rows == row_tiles * TILE;
+    assert!(c.len() >= (rows - 1) * c_stride + NR, "length of the result");
+    let mut sums: Sums;
+    let (start, start_stride) = match start {
+        Start::Zero => (ZEROS.as_ptr().cast(), 0),
+        Start::Row(values) => (values[..NR].as_ptr().cast(), 0),
+        Start::Load if is_whole => (c.as_ptr().cast(), 4 * c_stride),
+        Start::Load => {
+            sums = [[0.0; NR]; MR];
+            for (sums, c) in sums[..rows].iter_mut().zip(c.chunks(c_stride)) {
+                sums.copy_from_slice(&c[..NR]);
+            }
+            (sums.as_ptr().cast(), 4 * NR)
+        }
+    };
+    let micro_kernel = if row_tiles == 1 { rows_16 } else { rows_32 };
+    let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
+    if is_whole {
+        let (sums, sums_stride) = (c.as_mut_ptr().cast(), 4 * c_stride);
+        let run = Run { a, b, n_steps, start, start_stride, sums, sums_stride };
+        // SAFETY: the caller's promise; the lengths were checked above, and the rows are all there.
+        unsafe { micro_kernel(&run) };
+    } else {
+        let mut made: Sums = [[0.0; NR]; MR];
+        let (sums, sums_stride) = (made.as_mut_ptr().cast(), 4 * NR);
+        let run = Run { a, b, n_steps, start, start_stride, sums, sums_stride };
+        // SAFETY: the caller's promise; the lengths were checked above, and `made` has 32 rows.
+        unsafe { micro_kernel(&run) };
+        for (made, c) in made[..rows].iter().zip(c.chunks_mut(c_stride)) {
+            c[..NR].copy_from_slice(made);
+        }
+    }
+}
+
+/// Calls `each(values, plane offset, stride of planes)` … of the strips of a group of rows: for each row and step, its
+/// values and the index where the first plane's 64 bytes go.
+fn for_each_step(
+    a: Mat,
+    (planes, step, a_stride): (usize, usize, usize),
+    mut each: impl FnMut(&[f32], usize, usize),
+) {
+    let tile = TILE * step;
+    for row in 0..a.n_rows() {
+        let strip = row / MR * MR;
+        let row_tiles = (a.n_rows() - strip).min(MR).div_ceil(TILE);
+        let plane = row_tiles * tile;
+        let first = strip * a_stride + (row - strip) / TILE * tile + row % TILE * step;
+        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+        for (at, values) in values.chunks(step).enumerate() {
+            each(values, first + at * planes * plane, plane);
+        }
+    }
+}
+
+/// bf16 times bf16.
+#[derive(Clone, Copy)]
+pub(super) struct Bf16(());
+
+/// Of `k`: a strip of 32 rows fills two thirds of a 48 KiB L1 cache.
+const BF16_KC: usize = 512;
+
+impl Bf16 {
+    pub(super) fn new(isa: Isa) -> Bf16 {
+        assert_eq!(isa.level(), Level::Amx, "instruction set");
+        Bf16(())
+    }
+}
+
+impl kernel::Kernel for Bf16 {
+    type Unit = u16;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KC: usize = BF16_KC;
+    const ROW_UNIT: usize = MR;
+    const K_UNIT: usize = BF16_STEP;
+    const A_STRIDE: usize = BF16_KC;
+
+    fn tile(self, tile: Tile<'_, u16>) {
+        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
+        unsafe { run_tile(tile, 1, [bf16_16, bf16_32]) }
+    }
+
+    fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
+        with_contiguous(a, |a| {
+            for_each_step(a, (1, BF16_STEP, Self::A_STRIDE), |values, at, _| {
+                // SAFETY: `self` exists only where an `Isa` proved the features that `round_step` enables.
+                unsafe { round_step(&mut strips[at..], values, alpha) };
+            });
+        });
+    }
+
+    fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that are enabled.
+        with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
+    }
+
+    fn pack_transposed(
+        self,
+        panel: &mut [u16],
+        w: &PackedWeight,
+        o: Range<usize>,
+        i: Range<usize>,
+    ) -> bool {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_transposed_bf16` enables.
+        unsafe { pack_transposed_bf16(panel, w, o, i) }
+    }
+
+    fn stored(w: &PackedWeight) -> Option<&[u16]> {
+        w.bf16_panels()
+    }
+
+    fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
+        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+    }
+}
+
+/// 32 values (or fewer, and zeros behind them), rounded to bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn round_step(to: &mut [u16], values: &[f32], alpha: f32) {
+    let [low, high] = load_2(values, alpha);
+    store_bf16(to.first_chunk_mut().expect("a step"), _mm512_cvtne2ps_pbh(high, low));
+}
+
+/// f32 times f32, each split in three bf16.
+#[derive(Clone, Copy)]
+pub(super) struct Split {
+    is_mirrored: bool,
+}
+
+/// Parts of an f32.
+const PLANES: usize = 3;
+
+/// Of `k`: a strip of 32 rows is 72 KiB, which streams through L1 at a quarter of what AMX takes to multiply it.
+const SPLIT_KC: usize = 384;
+
+impl Split {
+    pub(super) fn new(isa: Isa) -> Split {
+        assert_eq!(isa.level(), Level::Amx, "instruction set");
+        Split { is_mirrored: false }
+    }
+}
+
+impl kernel::Kernel for Split {
+    type Unit = u16;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KC: usize = SPLIT_KC;
+    const ROW_UNIT: usize = MR;
+    const K_UNIT: usize = BF16_STEP;
+    const PLANES: usize = PLANES;
+    const A_STRIDE: usize = PLANES * SPLIT_KC;
+
+    fn tile(self, tile: Tile<'_, u16>) {
+        let micro_kernels: [unsafe fn(&Run); 2] =
+            if self.is_mirrored { [mirrored_16, mirrored_32] } else { [split_16, split_32] };
+        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
+        unsafe { run_tile(tile, PLANES, micro_kernels) }
+    }
+
+    fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
+        with_contiguous(a, |a| {
+            for_each_step(a, (PLANES, BF16_STEP, Self::A_STRIDE), |values, at, plane| {
+                // SAFETY: `self` exists only where an `Isa` proved the features that `split_step` enables.
+                unsafe { split_step(&mut strips[at..], plane, values, alpha) };
+            });
+        });
+    }
+
+    fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_right_split` enables.
+        with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
+    }
+
+    fn stored(_w: &PackedWeight) -> Option<&[u16]> {
+        None
+    }
+
+    fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
+        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+    }
+
+    fn mirrored(self) -> Split {
+        Split { is_mirrored: !self.is_mirrored }
+    }
+}
+
+/// The three parts of 32 values: each the bf16 nearest to what the ones before leave over.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn split([mut low, mut high]: [__m512; 2]) -> [__m512bh; PLANES] {
+    let mut planes = [_mm512_cvtne2ps_pbh(high, low); PLANES];
+    for plane in 1..PLANES {
+        // SAFETY: both types are 64 bytes, all of whose patterns are values.
+        let before: __m512i = unsafe { std::mem::transmute(planes[plane - 1]) };
+        let widen = |half: __m256i| {
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
+        };
+        low = _mm512_sub_ps(low, widen(_mm512_castsi512_si256(before)));
+        high = _mm512_sub_ps(high, widen(_mm512_extracti64x4_epi64::<1>(before)));
+        planes[plane] = _mm512_cvtne2ps_pbh(high, low);
+    }
+    planes
+}
+
+/// The parts of 32 values (or fewer, and zeros behind them), `plane` apart.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn split_step(to: &mut [u16], plane: usize, values: &[f32], alpha: f32) {
+    let to = &mut to[..2 * plane + BF16_STEP];
+    for (at, part) in split(load_2(values, alpha)).into_iter().enumerate() {
+        store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
+    }
+}
+
+/// A panel of three planes from at most 32 columns of contiguous rows.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
+    const PLANE: usize = NR * BF16_STEP;
+    for k in (0..b.n_rows()).step_by(2) {
+        for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
+            let [first, second] = [row_part(b, k, col), row_part(b, k + 1, col)];
+            let parts = split([load_2(first, scale)[0], load_2(second, scale)[0]]);
+            let at = k / BF16_STEP * PLANES * PLANE + tiles::place(2, k % BF16_STEP, tile);
+            let to = &mut panel[at..];
+            for (plane, part) in parts.into_iter().enumerate() {
+                let to = to[plane * PLANE..].first_chunk_mut().expect("a row of a tile");
+                store_bf16(to, interleave_halves(part));
+            }
+        }
+    }
+}
+
+/// Activations as bytes with a scale per row, times an int8 weight.
+#[derive(Clone, Copy)]
+pub(super) struct Int8<'w> {
+    w: &'w weight::Int8,
+}
+
+impl<'w> Int8<'w> {
+    pub(super) fn new(isa: Isa, w: &'w weight::Int8) -> Int8<'w> {
+        assert_eq!(isa.level(), Level::Amx, "instruction set");
+        Int8 { w }
+    }
+}
+
+/// Bytes of a strip's row, tiles and scales together.
+const INT8_STRIDE: usize = INT8_KC + 64;
+
+impl kernel::Kernel for Int8<'_> {
+    type Unit = u8;
+    const MR: usize = MR;
+    const NR: usize = NR;
+    const KC: usize = INT8_KC;
+    const ROW_UNIT: usize = MR;
+    const K_UNIT: usize = INT8_STEP;
+    const A_STRIDE: usize = INT8_STRIDE;
+
+    fn tile(self, tile: Tile<'_, u8>) {
+        let Tile { rows, depth, block, first_col, a, b, c, c_stride, start, prefetch, .. } = tile;
+        prefetch_lines(prefetch);
+        let n_steps = depth.div_ceil(INT8_STEP);
+        let row_tiles = rows.div_ceil(TILE);
+        assert!(a.len() >= n_steps * row_tiles * TILE_BYTES, "length of a strip");
+        assert!(b.len() >= n_steps * 2 * TILE_BYTES, "length of a panel");
+        static ZEROS: [i32; NR] = [0; NR];
+        let mut sums = [[0i32; NR]; MR];
+        let run = Run {
+            a: a.as_ptr(),
+            b: b.as_ptr(),
+            n_steps,
+            start: ZEROS.as_ptr().cast(),
+            start_stride: 0,
+            sums: sums.as_mut_ptr().cast(),
+            sums_stride: 4 * NR,
+        };
+        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`; the operands'
+        // lengths were checked above, `ZEROS` is a row read 32 times, and `sums` has 32 rows.
+        unsafe { if row_tiles == 1 { int8_16(&run) } else { int8_32(&run) } };
+        let scales = &a[MR * INT8_KC..].as_chunks::<4>().0[..rows];
+        for (r, (sums, scale)) in sums.iter().zip(scales).enumerate() {
+            let scale = f32::from_ne_bytes(*scale);
+            let c = c[r * c_stride..][..NR].as_chunks_mut::<TILE>().0;
+            for v in 0..2 {
+                let at = (block, first_col + v * TILE);
+                // SAFETY: `self` exists only where an `Isa` proved the features that are enabled.
+                unsafe { finish_int8(self.w, at, &sums[v * TILE..], scale, &mut c[v], start, v) };
+            }
+        }
+    }
+
+    fn pack_left(self, strips: &mut [u8], a: Mat, alpha: f32) {
+        with_contiguous(a, |a| {
+            for row in 0..a.n_rows() {
+                let strip = row / MR * MR;
+                let row_tiles = (a.n_rows() - strip).min(MR).div_ceil(TILE);
+                let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+                let mut bytes = [[0; TILE]; INT8_KC / TILE];
+                // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
+                let scale = unsafe { quantize(&mut bytes, values, alpha) };
+                let strips = &mut strips[strip * INT8_STRIDE..];
+                let first = (row - strip) / TILE * TILE_BYTES + row % TILE * INT8_STEP;
+                let n_steps = values.len().div_ceil(INT8_STEP);
+                let steps = bytes.as_flattened().chunks_exact(INT8_STEP).take(n_steps);
+                for (at, step) in steps.enumerate() {
+                    let to = &mut strips[first + at * row_tiles * TILE_BYTES..][..INT8_STEP];
+                    to.copy_from_slice(step);
+                }
+                strips[MR * INT8_KC + 4 * (row - strip)..][..4]
+                    .copy_from_slice(&scale.to_ne_bytes());
+            }
+        });
+    }
+
+    fn pack_right(self, _panel: &mut [u8], _b: Mat, _scale: f32) {
+        unreachable!("int8 weights are used as they are stored");
+    }
+
+    fn stored(w: &PackedWeight) -> Option<&[u8]> {
+        w.int8_panels().map(|int8| &*int8.bytes)
+    }
+
+    fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
+        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
+        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+    }
+}
+
+/// 16 finished sums of row and columns, into the `half`-th half of a tile's row.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+fn finish_int8(
+    w: &weight::Int8,
+    at: (usize, usize),
+    sums: &[i32],
+    scale: f32,
+    c: &mut [f32; TILE],
+    start: Start,
+    half: usize,
+) {
+    let sums: &[i32; TILE] = sums.first_chunk().expect("half a row");
+    // SAFETY: `sums` is 64 readable bytes, and `loadu` needs no alignment.
+    let sums = unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) };
+    let start = match start {
+        Start::Zero => _mm512_setzero_ps(),
+        Start::Row(values) => load(&values.as_chunks().0[half]),
+        Start::Load => load(c),
+    };
+    store(c, dequantize(w, at, sums, scale, start));
+}
