@@ -1,6 +1,6 @@
 """Loriot beside its Python peers, in one run on one machine: `cargo xtask bench`.
 
-    bench.py [--only steps,embed,gemm,query,padded,index,e5] [--repeats 3] [--threads 2] [--texts 2048] [--records bench/records]
+    bench.py [--only steps,e5,embed,padded,query,gemm,index] [--precision f32,bf16,int8] [--repeats 3] [--threads 2] [--texts 2048]
 
 Each repeat runs every contender once, in turn, each in a process of its own, so that a busy machine slows all of them; a process
 beside which others used the machine is run again. Before anything is timed the answers are compared: of training, the loss of the
@@ -10,29 +10,29 @@ A precision that this build of Loriot refuses is left out, with a line that says
 """
 
 import argparse
-import csv
-import gzip
+import json
 import math
 import os
-import platform
-import re
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
 
 import numpy
 import process
+import rows
 import table
 from flops import Encoder
-from loriot import ROOT, Loriot, NotThere
+from loriot import Loriot, NotThere
 from process import note
+from rows import ROOT
 from table import Row
 
 SECTIONS = ["steps", "e5", "embed", "padded", "query", "gemm", "index"]
+PICTURED = SECTIONS[:5]
 WARM_UP, STEPS = 2, 9
 LENGTH, QUERY_LENGTH = 70, 7
 E5_SHAPE = ["--layers", 24, "--width", 1024, "--heads", 16, "--feed-forward", 4096]
@@ -69,6 +69,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--precision", default="f32,bf16,int8", help="precisions, separated by commas")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tries", type=int, default=3, help="of a process beside which others used the machine")
     parser.add_argument("--texts", type=int, default=2048)
     parser.add_argument("--vectors", type=int, default=20_000, help="of the index")
     parser.add_argument("--records", type=Path, default=ROOT / "bench" / "records")
@@ -84,24 +85,16 @@ def parse() -> argparse.Namespace:
 class Bench:
     def __init__(self, args, folder: Path):
         self.args, self.folder = args, folder
-        self.loriot = Loriot(folder)
-        homedepot = args.shared / "data" / "homedepot" / "train.csv.gz"
-        self.pairs = homedepot if homedepot.exists() else ROOT / "examples" / "shop" / "train.csv"
+        self.loriot = Loriot(folder, args.tries)
+        self.pairs = rows.pairs_path(args.shared)
         self.peaks: dict[str, list[float]] = {}
-        titles = self.titles()
+        titles = rows.distinct(rows.read_titles(self.pairs), max(args.texts, 300))
         self.inputs = {
             "texts": self.write_lines("titles.txt", titles[: args.texts]),
             # Some titles in a row are longer than `LENGTH`, and are cut to it.
             "padded": self.write_lines("long.txt", [" ".join(titles[at : at + 12]) for at in range(256)]),
             "query": self.write_lines("query.txt", [QUERY]),
         }
-
-    def titles(self) -> list[str]:
-        """Distinct titles, one line each, in the order of the rows."""
-        opener = gzip.open if self.pairs.suffix == ".gz" else open
-        with opener(self.pairs, "rt", newline="", encoding="utf-8") as file:
-            lines = (" ".join(row["product_title"].split()) for row in csv.DictReader(file))
-            return list(dict.fromkeys(lines))
 
     def write_lines(self, name: str, lines: list[str]) -> Path:
         path = self.folder / name
@@ -110,7 +103,7 @@ class Bench:
 
     def peer(self, script: str, *arguments) -> dict:
         try:
-            finished = process.run(sys.executable, ROOT / "bench" / "peers" / script, *arguments)
+            finished = process.run(sys.executable, ROOT / "bench" / "peers" / script, *arguments, tries=self.args.tries)
         except process.Failed as failed:
             raise SystemExit(f"error: {failed}") from None
         return finished.json() | {"peak_mb": finished.peak_mb, "others": finished.others}
@@ -127,9 +120,9 @@ class Bench:
                 result = contender.run()
                 contender.results.append(result)
                 note(f"repeat {repeat + 1}: {contender.work}: {contender.name}: {statistics.median(result['ms']):.4g} ms")
-        rows = [self.row(contender) for contender in contenders]
-        table.ratios(rows)
-        return rows
+        found = [self.row(contender) for contender in contenders]
+        table.ratios(found)
+        return found
 
     def row(self, contender: Contender) -> Row:
         results = contender.results
@@ -157,8 +150,8 @@ class Bench:
         for (mode, precision), targets in least.items():
             if precision in self.args.precision:
                 contenders += self.step_contenders("", self.args.model, mode, precision, 64, STEPS, targets)
-        rows = self.in_turn(contenders)
-        return rows + self.against_itself(rows)
+        found = self.in_turn(contenders)
+        return found + self.against_itself(found)
 
     def e5(self) -> list[Row]:
         model = self.folder / "e5-shape"
@@ -171,7 +164,7 @@ class Bench:
 
     def peer_quietly(self, script: str, *arguments) -> None:
         """Runs a peer's script that times nothing."""
-        process.run(sys.executable, ROOT / "bench" / "peers" / script, *arguments, again_when_busy=False)
+        process.run(sys.executable, ROOT / "bench" / "peers" / script, *arguments)
 
     def step_contenders(self, shape: str, model, mode: str, precision: str, batch: int, n_steps: int, targets) -> list[Contender]:
         work = f"{shape}{'LoRA' if mode == 'lora' else 'full'} step of {batch} pairs, {precision}"
@@ -228,9 +221,9 @@ class Bench:
             raise SystemExit(f"error: the first loss is {got}, torch's {want}; nothing is timed")
         return f"first loss within {error:.0e}"
 
-    def against_itself(self, rows: list[Row]) -> list[Row]:
+    def against_itself(self, found: list[Row]) -> list[Row]:
         """LoRA against Loriot's own full fine-tuning of the same batches: rows of full steps, with LoRA's time as the unit."""
-        mine = {row.work: row for row in rows if row.contender == "Loriot"}
+        mine = {row.work: row for row in found if row.contender == "Loriot"}
         more = []
         for precision in self.args.precision:
             lora, full = (mine.get(f"{mode} step of 64 pairs, {precision}") for mode in ("LoRA", "full"))
@@ -320,8 +313,8 @@ class Bench:
     # --- products -------------------------------------------------------------------------------------------------------------
 
     def gemm(self) -> list[dict]:
-        """oneDNN's products with packed weights beside Loriot's, one thread each: the best of the repeats, shape by shape."""
-        ours, theirs, peaks = {}, {}, {}
+        """oneDNN's products with packed weights beside Loriot's, one thread each: the median of the repeats, shape by shape."""
+        ours, theirs, peaks = defaultdict(list), defaultdict(list), defaultdict(list)
         for _ in range(self.args.repeats):
             for precision in self.args.precision:
                 try:
@@ -329,24 +322,20 @@ class Bench:
                 except NotThere as reason:
                     note(f"products, {precision}: left out: {reason}")
                     continue
+                sizes = sorted({line["m"] for line in lines})
+                finished = process.run(sys.executable, ROOT / "bench" / "peers" / "gemm.py", "--precision", precision, "--m", *sizes)
                 for line in lines:
-                    keep_best(ours, line)
-                    peaks[precision] = max(peaks.get(precision, 0.0), line["peak_gflops"])
-                if lines:
-                    rows = sorted({line["m"] for line in lines})
-                    finished = process.run(sys.executable, ROOT / "bench" / "peers" / "gemm.py", "--precision", precision, "--m", *rows)
-                    for line in map(process.json.loads, finished.stdout.splitlines()):
-                        keep_best(theirs, line)
+                    ours[shape_of(line)].append(line["gflops"])
+                    peaks[precision].append(line["peak_gflops"])
+                for line in map(json.loads, finished.stdout.splitlines()):
+                    theirs[shape_of(line)].append(line["gflops"])
         records = []
-        for key in theirs.keys() & ours.keys():
-            precision, m, k, n = key
-            records.append(
-                {
-                    "precision": precision, "m": m, "k": k, "n": n, "loriot_gflops": ours[key], "onednn_gflops": theirs[key],
-                    "ratio": round(ours[key] / theirs[key], 3), "peak_gflops": round(peaks[precision], 1),
-                    "share_of_peak": round(ours[key] / peaks[precision], 3),
-                }
-            )
+        for shape in theirs.keys() & ours.keys():
+            mine, peer, peak = (statistics.median(speeds) for speeds in (ours[shape], theirs[shape], peaks[shape[0]]))
+            figures = {"loriot_gflops": mine, "onednn_gflops": peer, "ratio": round(mine / peer, 3)}
+            shares = {"peak_gflops": round(peak, 1), "share_of_peak": round(mine / peak, 3)}
+            spread = {"loriot_min": min(ours[shape]), "loriot_max": max(ours[shape]), "onednn_min": min(theirs[shape]), "onednn_max": max(theirs[shape])}
+            records.append(dict(zip(("precision", "m", "k", "n"), shape)) | figures | shares | spread)
         records.sort(key=lambda line: tuple(line.values())[:4])
         print_products(records)
         return records
@@ -355,13 +344,8 @@ class Bench:
 
     def index(self) -> list[dict]:
         """hnswlib beside Loriot's index, over the same vectors of real titles."""
-        catalogue = self.args.shared / "data" / "catalogue" / "titles.csv.gz"
-        titles = self.titles()
-        if catalogue.exists():
-            with gzip.open(catalogue, "rt", newline="", encoding="utf-8") as file:
-                titles = list(dict.fromkeys(" ".join(row["product_title"].split()) for row in csv.DictReader(file)))
-        n_queries = min(200, len(titles) // 10)
-        texts = self.write_lines("catalogue.txt", titles[: self.args.vectors + n_queries])
+        titles = rows.distinct(rows.read_titles(rows.catalogue_path(self.args.shared)), self.args.vectors + 200)
+        texts = self.write_lines("catalogue.txt", titles)
         embedded = self.folder / "catalogue.f32"
         command = ["--input", texts, "--model", self.args.model, "--threads", self.args.threads, "--repeats", 0, "--vectors", embedded]
         self.loriot.example("embed_speed", *command)
@@ -369,7 +353,7 @@ class Bench:
         vectors = numpy.fromfile(embedded, "<f4").reshape(-1, dim)
         # Every so many titles is a query, and not in the index.
         is_query = numpy.zeros(len(vectors), bool)
-        is_query[:: len(vectors) // n_queries] = True
+        is_query[:: len(vectors) // 200] = True
         paths = self.folder / "vectors.f32", self.folder / "queries.f32"
         vectors[~is_query].tofile(paths[0])
         vectors[is_query].tofile(paths[1])
@@ -398,9 +382,8 @@ class Bench:
         return records
 
 
-def keep_best(best: dict, line: dict) -> None:
-    key = line["precision"], line["m"], line["k"], line["n"]
-    best[key] = max(best.get(key, 0.0), line["gflops"])
+def shape_of(line: dict) -> tuple:
+    return line["precision"], line["m"], line["k"], line["n"]
 
 
 def print_products(records: list[dict]) -> None:
@@ -446,30 +429,21 @@ def batches(lengths: list[list[int]]) -> str:
     return f"{len(lengths)} x {len(lengths[0])} texts, {sum(texts)} tokens, lengths {spread}"
 
 
-def context(bench: Bench) -> dict:
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=ROOT, stdout=subprocess.PIPE, text=True).stdout.strip()
-    names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return {"rows_of": bench.pairs.parent.name, "processor": names[0] if names else platform.processor(), "commit": commit}
-
-
 def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
-        rows, about = [], context(bench)
+        about = rows.context(bench.pairs) | {"threads": args.threads}
         for section in SECTIONS:
-            if section not in args.only:
-                continue
-            found = getattr(bench, section)()
-            if section in ("gemm", "index"):
+            if section in args.only:
+                found = getattr(bench, section)()
+                if section not in ("gemm", "index"):
+                    print(table.markdown(found) + "\n", flush=True)
+                    found = [row.record() for row in found]
                 table.write_csv(found, args.records / f"{section}.csv", about)
-                continue
-            print(table.markdown(found) + "\n", flush=True)
-            table.write_csv([row.record() for row in found], args.records / f"{section}.csv", about)
-            rows += found
-    if any(row.ratio is not None for row in rows):
-        table.draw(rows, args.records.parent / "beside-peers.svg", f"Time beside Python's, {args.threads} threads, {about['processor']}")
+    records = [record for section in PICTURED for record in table.read_csv(args.records / f"{section}.csv")]
+    title = f"Time beside Python's, {args.threads} threads, {about['processor']}"
+    table.draw(records, args.records.parent / "beside-peers.svg", title)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ import subprocess
 from pathlib import Path
 
 import process
+from rows import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 EXAMPLES = {"embed_speed": "loriot-encoder", "gemm_peak": "loriot-kernels", "index_speed": "loriot-index"}
 
 
@@ -15,9 +15,9 @@ class NotThere(Exception):
 
 
 class Loriot:
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, tries: int):
         """Builds what is measured; `folder` is for what a measured process writes."""
-        self.folder = folder
+        self.folder, self.tries = folder, tries
         self.cargo("build", "--release", "--package", "loriot")
         for example, package in EXAMPLES.items():
             self.cargo("build", "--release", "--package", package, "--example", example)
@@ -28,7 +28,7 @@ class Loriot:
         return subprocess.run(["cargo", *arguments], cwd=ROOT, check=True, **more)
 
     def example(self, name: str, *arguments) -> process.Finished:
-        return refusing(lambda: process.run(self.release / "examples" / name, *arguments))
+        return refusing(lambda: process.run(self.release / "examples" / name, *arguments, tries=self.tries))
 
     def train(self, model, rows, precision: str, mode: str, threads: int, batch_size: int, n_steps: int, *more) -> dict:
         """The first steps on the rows in their order, as `metrics.jsonl` timed them, and the peak of the whole process."""
@@ -41,7 +41,7 @@ class Loriot:
         ]
         if mode == "full":
             command += ["--full", "--learning-rate", 2e-5]
-        finished = refusing(lambda: process.run(*command))
+        finished = refusing(lambda: process.run(*command, tries=self.tries))
         lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if line["event"] == "step"]
         return {
@@ -54,20 +54,18 @@ class Loriot:
 
     def peak_gflops(self, precision: str) -> float:
         """The peak of one core at a precision, by a loop of independent multiply-adds, now."""
-        lines = self.gemm(precision, "forward  64x384 384x384")
-        return max(line["peak_gflops"] for line in lines)
+        return max(line["peak_gflops"] for line in self.gemm(precision, "64 rows, 384 to 384"))
 
-    def gemm(self, precision: str, shapes: str = "forward") -> list[dict]:
-        """What `gemm_peak --json` says of one precision."""
-        finished = self.example("gemm_peak", "--json", shapes)
-        lines = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("{")]
-        return [line for line in lines if line["precision"] == precision]
+    def gemm(self, precision: str, shapes: str = "") -> list[dict]:
+        """What `gemm_peak --json` says of the forward products of one precision, or of those of some `shapes`."""
+        finished = self.example("gemm_peak", "--json", f"{precision} forward {shapes}")
+        return [json.loads(line) for line in finished.stdout.splitlines()]
 
 
 def refusing(run):
     try:
         return run()
     except process.Failed as failed:
-        if "precision" in str(failed).lower() and "expected `f32`" in str(failed).lower():
-            raise NotThere(str(failed).splitlines()[-1]) from None
+        if "precision" in str(failed) and "`f32`" in str(failed):
+            raise NotThere("this build has no such precision") from None
         raise SystemExit(f"error: {failed}") from None

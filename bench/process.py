@@ -11,8 +11,8 @@ from pathlib import Path
 
 N_CORES = os.cpu_count()
 JIFFY_S = 1 / os.sysconf("SC_CLK_TCK")
-# A process beside which others used more than this share of the machine is run again, so often.
-QUIET, N_TRIES = 0.05, 3
+# A process beside which others used more than this share of the machine is run again.
+QUIET = 0.05
 
 
 class Failed(Exception):
@@ -50,14 +50,12 @@ def run_once(command: list[str], env: dict) -> Finished:
         return Finished(out.read(), usage.ru_maxrss / 1024, max(0.0, others_s) / (wall_s * N_CORES))
 
 
-def run(*command, again_when_busy: bool = True, **env: str) -> Finished:
-    """Runs a command to its end; of several tries, the one that was disturbed least."""
-    tries = []
-    for _ in range(N_TRIES if again_when_busy else 1):
-        tries.append(run_once([str(part) for part in command], env))
-        if tries[-1].others <= QUIET:
-            break
-    return min(tries, key=lambda finished: finished.others)
+def run(*command, tries: int = 1, **env: str) -> Finished:
+    """Runs a command to its end; where several tries are allowed, the first undisturbed one counts, else the least disturbed."""
+    runs = []
+    while len(runs) < tries and (not runs or runs[-1].others > QUIET):
+        runs.append(run_once([str(part) for part in command], env))
+    return min(runs, key=lambda finished: finished.others)
 
 
 def note(text: str) -> None:

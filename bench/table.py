@@ -64,10 +64,10 @@ def markdown(rows: list[Row]) -> str:
     ]
     for row in rows:
         digits = 0 if row.median_ms >= 100 else 2
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}" + against(row.ratio, row.target, row.ratio >= (row.target or 0))
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}" + against(row.target, row.ratio >= (row.target or 0))
         memory = "" if row.peak_mb is None else f"{row.peak_mb:.0f}"
         if row.peak_mb is not None and row.target_mb is not None:
-            memory += against(row.peak_mb, row.target_mb, row.peak_mb <= row.target_mb)
+            memory += against(row.target_mb, row.peak_mb <= row.target_mb)
         share = "" if row.share_of_peak is None else f"{100 * row.share_of_peak:.0f} %"
         spread = f"{min(row.ms):.{digits}f}–{max(row.ms):.{digits}f}"
         cells = [row.work, row.contender, f"{row.median_ms:.{digits}f}", spread, ratio, memory, share, row.check, f"{100 * row.others:.0f} %"]
@@ -75,7 +75,7 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def against(_, target: float | None, met: bool) -> str:
+def against(target: float | None, met: bool) -> str:
     return "" if target is None else f" (of {target:g}: {'met' if met else 'not met'})"
 
 
@@ -88,17 +88,29 @@ def write_csv(records: list[dict], path: Path, context: dict) -> None:
         writer.writerows(record | context for record in records)
 
 
-def draw(rows: list[Row], path: Path, title: str) -> None:
+def read_csv(path: Path) -> list[dict]:
+    """A record as it was written, or nothing where that section was never run."""
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def draw(records: list[dict], path: Path, title: str) -> None:
     """Every work in which Loriot and somebody else took part: bars of time, Loriot's first."""
-    groups = {}
-    for row in rows:
-        if row.ratio is not None:
-            groups.setdefault(row.work, []).append(row)
+    works = {}
+    for record in records:
+        if record["ratio"]:
+            works.setdefault(record["work"], []).append(record)
     charts = []
-    for work, members in groups.items():
-        if len(members) > 1:
-            members = sorted(members, key=lambda row: row.contender != "Loriot")
-            bars = [svg.Bar(row.contender, row.median_ms, f"{row.median_ms:,.{0 if row.median_ms >= 100 else 1}f} ms", row.contender == "Loriot",
-                            "" if row.contender == "Loriot" else f"{row.ratio:.1f}×") for row in members]
-            charts.append((work, bars))
-    path.write_text(svg.bar_chart(title, charts), encoding="utf-8")
+    for work, members in works.items():
+        members.sort(key=lambda record: record["contender"] != "Loriot")
+        charts.append((work, [bar(record) for record in members]))
+    if charts:
+        path.write_text(svg.bar_chart(title, charts), encoding="utf-8")
+
+
+def bar(record: dict) -> svg.Bar:
+    ms, ours = float(record["median_ms"]), record["contender"] == "Loriot"
+    shown_ms = f"{ms:,.{0 if ms >= 100 else 1}f} ms" if ms >= 1 else f"{ms:.2f} ms"
+    return svg.Bar(record["contender"], ms, shown_ms, ours, "" if ours else f"{float(record['ratio']):.1f}×")

@@ -20,19 +20,17 @@ from tokenizers import Tokenizer
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", required=True, help="`.csv` or `.csv.gz`")
-    parser.add_argument("--column", default="product_title")
+    parser.add_argument("--input", type=Path, required=True, help="one text a line")
     parser.add_argument("--model", required=True, help="encoder folder")
     parser.add_argument("--engine", choices=["sentence-transformers", "torch", "compiled", "onnxruntime"], required=True)
     parser.add_argument("--precision", choices=["f32", "bf16", "int8"], default="f32", help="bf16: weights and activations")
     parser.add_argument("--work", choices=["texts", "padded", "query"], default="texts")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--texts", type=int, default=2048, help="how many rows to embed")
     parser.add_argument("--length", type=int, default=70, help="tokens of each text, of `padded` and `query`")
     parser.add_argument("--batch-size", type=int, nargs="+", default=[32, 64])
     parser.add_argument("--max-length", type=int, default=70)
-    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each batch size, after one that is not")
-    parser.add_argument("--vectors", help="`.npy` to write the vectors to, in the order of the rows")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each batch size, after one that is not; 0 times nothing")
+    parser.add_argument("--vectors", help="`.npy` to write the vectors to, in the order of the texts")
     return parser.parse_args()
 
 
@@ -137,7 +135,7 @@ class SentenceTransformers:
 
 def main() -> None:
     args = parse()
-    texts = [row[args.column] for row in peer.read_rows(args.rows, args.texts)]
+    texts = args.input.read_text(encoding="utf-8").splitlines()
     padded = Padded(args, None)
     ids = padded.tokenize(texts)
     if args.engine == "sentence-transformers":
@@ -150,7 +148,7 @@ def main() -> None:
     else:
         ids = [text for text in ids if len(text) == args.length]
         if not ids:
-            raise SystemExit(f"error: `{args.rows}` has no text of {args.length} tokens")
+            raise SystemExit(f"error: `{args.input}` has no text of {args.length} tokens")
         if args.work == "query":
             ids, batch_sizes, n_calls = ids[:1], [1], 50
         embed = lambda size: padded.embed(ids, size)
@@ -162,7 +160,7 @@ def main() -> None:
                 for _ in range(n_calls):
                     embed(batch_size)
         clock.ms = [ms / n_calls for ms in clock.ms]
-    best = min(clocks, key=lambda size: statistics.median(clocks[size].ms))
+    best = min(clocks, key=lambda size: statistics.median(clocks[size].ms or [0.0]))
     if args.vectors:
         numpy.save(args.vectors, vectors)
     library = "onnxruntime" if args.engine == "onnxruntime" else "torch"
