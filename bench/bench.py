@@ -369,7 +369,7 @@ class Bench:
             queries = [ms for report in reports for ms in report["query_ms"]]
             records.append(
                 {
-                    "contender": name, "vectors": int((~is_query).sum()), "dim": dim, "queries": int(is_query.sum()),
+                    "contender": name, "threads": self.args.threads, "vectors": int((~is_query).sum()), "dim": dim, "queries": int(is_query.sum()),
                     "build_s": round(statistics.median(builds) / 1e3, 2),
                     "build_s_min": round(min(builds) / 1e3, 2), "build_s_max": round(max(builds) / 1e3, 2),
                     "recall_at_10": round(statistics.median(report["recall"] for report in reports), 4),
@@ -433,7 +433,7 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
-        about = rows.context(bench.pairs) | {"threads": args.threads}
+        about = rows.context(bench.pairs)
         for section in SECTIONS:
             if section in args.only:
                 found = getattr(bench, section)()

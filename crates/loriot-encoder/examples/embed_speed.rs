@@ -56,7 +56,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         "texts" => (1, Box::new(|| encoder.embed(&texts, Side::Product))),
         "padded" => (1, Box::new(|| encoder.embed_ids(&ids))),
         "query" => (N_QUERY_CALLS, Box::new(|| encoder.embed_ids(&ids[..1]))),
-        other => return Err(format!("no work `{other}`; expected `texts`, `padded` or `query`").into()),
+        other => {
+            return Err(format!("no work `{other}`; expected `texts`, `padded` or `query`").into());
+        }
     };
 
     let vectors = run();
@@ -96,7 +98,15 @@ struct Flags(HashMap<String, String>);
 impl Flags {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Flags, String> {
         const KNOWN: [&str; 9] = [
-            "--model", "--input", "--work", "--length", "--max-length", "--precision", "--threads", "--repeats", "--vectors",
+            "--model",
+            "--input",
+            "--work",
+            "--length",
+            "--max-length",
+            "--precision",
+            "--threads",
+            "--repeats",
+            "--vectors",
         ];
         let mut flags = HashMap::new();
         while let Some(name) = arguments.next() {
