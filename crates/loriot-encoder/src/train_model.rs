@@ -19,9 +19,7 @@ use std::ops::Range;
 /// Tokens that one thread carries through the encoder at a time, at most: large, because each weight's
 /// panels are transposed once a chunk for the input gradient. Smaller chunks, whose activations stay
 /// in the second cache, were slower (bench/LOG.md).
-fn chunk_tokens() -> usize {
-    std::env::var("CHUNK").map_or(1024, |x| x.parse().unwrap())
-}
+const CHUNK_TOKENS: usize = 1024;
 
 /// An encoder that cannot be trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -184,7 +182,7 @@ impl TrainModel {
         self.step = step;
         let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
         let n_threads = self.encoder.workers().n_threads();
-        self.cuts = chunks(&lengths, n_threads, chunk_tokens());
+        self.cuts = chunks(&lengths, n_threads, CHUNK_TOKENS);
         if self.tapes.len() < self.cuts.len() {
             self.tapes.resize_with(self.cuts.len(), ChunkTape::default);
         }

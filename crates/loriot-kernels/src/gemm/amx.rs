@@ -13,7 +13,7 @@ use std::arch::x86_64::*;
 
 use super::avx512_dot::{
     dequantize, interleave_halves, load, load_2, pack_right_bf16, pack_transposed, quantize,
-    row_part, store, store_bf16, with_contiguous,
+    row_of, row_part, store, store_bf16, with_contiguous,
 };
 use super::kernel::{self, Start, Tile};
 use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE};
@@ -481,7 +481,7 @@ impl kernel::Kernel for Bf16 {
 fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
     for row in 0..a.n_rows() {
         let RowPlace { first, step, .. } = RowPlace::new(row, a.n_rows(), (1, BF16_STEP, BF16_KC));
-        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+        let values = row_of(a, row);
         for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
             let [low, high] = load_2(values, alpha);
             store_bf16(to.first_chunk_mut().expect("a step"), _mm512_cvtne2ps_pbh(high, low));
@@ -513,8 +513,7 @@ impl kernel::Kernel for Split {
     const ROW_UNIT: usize = MR;
     const K_UNIT: usize = BF16_STEP;
     const PLANES: usize = PLANES;
-    // Strips of 256 rows are 576 KiB.
-    const MC: usize = 256;
+    const MC: usize = 512;
     const A_STRIDE: usize = PLANES * SPLIT_KC;
 
     fn tile(self, tile: Tile<'_, u16>) {
@@ -585,7 +584,7 @@ fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
     for row in 0..a.n_rows() {
         let place = RowPlace::new(row, a.n_rows(), (PLANES, BF16_STEP, PLANES * SPLIT_KC));
         let RowPlace { first, plane, step } = place;
-        let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+        let values = row_of(a, row);
         for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
             for (at, part) in split(load_2(values, alpha)).into_iter().enumerate() {
                 store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
@@ -674,7 +673,7 @@ impl kernel::Kernel for Int8<'_> {
         with_contiguous(a, |a| {
             for row in 0..a.n_rows() {
                 let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
-                let values = &a.data()[row * a.row_stride()..][..a.n_cols()];
+                let values = row_of(a, row);
                 let mut bytes = [[0; TILE]; INT8_KC / TILE];
                 // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
                 let scale = unsafe { quantize(&mut bytes, values, alpha) };
