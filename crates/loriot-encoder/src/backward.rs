@@ -225,7 +225,7 @@ impl<'a> Step<'a> {
             let dy = output_of(self.pass, *kind, dy_no);
             let dyb_nr = sized(dyb_nr, dy.n_rows() * group.rank());
             let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
-            self.pass.gemm(dyb().columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
+            self.pass.gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
         }
     }
 
