@@ -246,10 +246,11 @@ impl<'a> Step<'a> {
         let n = dx_ni.len() / i;
         // Masks stand between the adapters and their input: each is a product of its own, and added.
         let is_apart = r > 0 && self.pass.drops_lora();
-        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, r);
+        let dyb_nr = self.gradients.dyb_nr.get(kind);
+        let dyb = || Mat::row_major(dyb_nr, n, r);
         let added = (r > 0 && !is_apart).then(|| {
             let a = group.stack_a(&mut self.scratch.lora, true);
-            Added { alpha: 1.0, a: dyb, b: a }
+            Added { alpha: 1.0, a: dyb(), b: a }
         });
         let epilogue = match activation_input {
             Some(x) if !is_apart => Epilogue::ActivationBackward { f, x: Mat::row_major(x, n, i) },
@@ -264,7 +265,7 @@ impl<'a> Step<'a> {
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            self.pass.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.gemm(dx, lora.scale, dyb().columns(columns.clone()), lora.a(), Init::Zero);
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
             isa.add(dx_ni, dropped_ni);
         }
