@@ -20,6 +20,7 @@
 
 use loriot_encoder::{Encoder, EncoderOptions, Side};
 use loriot_kernels::Isa;
+use loriot_kernels::gemm::Precision;
 use std::collections::HashMap;
 use std::error::Error;
 use std::hint::black_box;
@@ -30,13 +31,13 @@ const N_QUERY_CALLS: usize = 50;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let flags = Flags::parse(std::env::args().skip(1))?;
-    let precision = flags.text("--precision", "f32");
-    if precision != "f32" {
-        return Err(format!("no precision `{precision}`; expected `f32`").into());
-    }
+    let name = flags.text("--precision", "f32");
+    let precision = Precision::ALL.into_iter().find(|precision| precision.name() == name);
+    let precision = precision.ok_or_else(|| format!("no precision `{name}`"))?;
     let options = EncoderOptions {
         max_length: Some(flags.number("--max-length", 70)?),
         threads: flags.number("--threads", 2)?,
+        precision,
         ..EncoderOptions::new(flags.required("--model")?, Isa::from_env()?)
     };
     let encoder = Encoder::open(&options)?;
