@@ -12,6 +12,7 @@ mod run;
 mod tidy;
 
 use anyhow::{Result, bail};
+use python::Peers;
 use std::process::ExitCode;
 
 const USAGE: &str = "\
@@ -22,6 +23,7 @@ usage: cargo xtask <task>
   prepare      only what `test` needs before the tests: environment and model
   golden       make the golden files anew with pinned torch, transformers and peft
   bench        time Loriot beside its Python peers; see bench/README.md
+  growth       how Loriot's cost grows with tokens, batch, layers, threads and texts
   tidy         check crate edges, file lengths, module docs and stray marks
 ";
 
@@ -35,8 +37,9 @@ fn main() -> ExitCode {
         "quickstart" => quickstart::run(rest),
         "test" => test(rest),
         "prepare" => prepare(),
-        "golden" => python::script("tests/python/golden.py", rest),
-        "bench" => python::script("bench/bench.py", rest),
+        "golden" => python::script(Peers::Tests, "tests/python/golden.py", rest),
+        "bench" => python::script(Peers::Bench, "bench/bench.py", rest),
+        "growth" => python::script(Peers::Bench, "bench/growth.py", rest),
         "tidy" => check_tidy(),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
@@ -58,7 +61,7 @@ fn main() -> ExitCode {
 
 /// What the tests need and must not fetch themselves.
 fn prepare() -> Result<()> {
-    python::interpreter()?;
+    python::interpreter(Peers::Tests)?;
     model::minilm()?;
     Ok(())
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use loriot_kernels::activation::Activation;
 use loriot_kernels::attention::{AttentionDropout, AttentionScratch};
-use loriot_kernels::dropout::{Side, Site, Stream};
+use loriot_kernels::dropout::{Side, Site, Stream, TextDropout};
 use loriot_kernels::gemm::Precision;
 use loriot_kernels::isa::{Isa, IsaError};
 use loriot_kernels::reference;
@@ -177,6 +177,46 @@ impl Bench {
             isa.layer_norm_backward(&mut dx, black_box(&dy), &xhat, &rstd, &weight);
         });
         let streams = streams(b, Site::FfnOutput);
+        let offsets: Vec<usize> = (0..=b).map(|b| b * len).collect();
+        let dropout = TextDropout { p: P, streams_b: &streams, offsets: &offsets };
+        let mut da = vec![0.0; n * D];
+        self.report("dropout, add_layer_norm", n, 0.0, || {
+            let (xhat, rstd) = (Some(&mut xhat[..]), Some(&mut rstd[..]));
+            da.copy_from_slice(black_box(&branch));
+            isa.dropout_texts(&mut da, D, &dropout);
+            isa.add_layer_norm(&mut y, xhat, rstd, &da, &residual, &weight, &bias, EPS);
+        });
+        self.report("dropout_add_layer_norm", n, 0.0, || {
+            let (xhat, rstd, dropout) = (Some(&mut xhat[..]), Some(&mut rstd[..]), Some(&dropout));
+            isa.dropout_add_layer_norm(
+                &mut y,
+                xhat,
+                rstd,
+                black_box(&branch),
+                &residual,
+                &weight,
+                &bias,
+                EPS,
+                dropout,
+            );
+        });
+        self.report("layer_norm_backward, copy, dropout", n, 0.0, || {
+            isa.layer_norm_backward(&mut dx, black_box(&dy), &xhat, &rstd, &weight);
+            da.copy_from_slice(&dx);
+            isa.dropout_texts(&mut da, D, &dropout);
+        });
+        self.report("dropout_add_layer_norm_backward", n, 0.0, || {
+            let (dy, dropout) = (black_box(&dy), Some(&dropout));
+            isa.dropout_add_layer_norm_backward(
+                &mut dx, &mut da, dy, &xhat, &rstd, &weight, dropout,
+            );
+        });
+        let (mut half, mut back) = (vec![0; n * D], vec![0.0; n * D]);
+        isa.to_bf16(&mut half, &branch);
+        self.report("to_bf16", n, 0.0, || isa.to_bf16(&mut half, black_box(&branch)));
+        isa.from_bf16(&mut back, &half);
+        check("to_bf16, from_bf16", &back, &wide(&branch), 1.0 / 256.0);
+        self.report("from_bf16", n, 0.0, || isa.from_bf16(&mut back, black_box(&half)));
         self.report("dropout", n, 0.0, || {
             for (rows, stream) in y.chunks_exact_mut(len * D).zip(&streams) {
                 isa.dropout(black_box(rows), *stream, 0, P);

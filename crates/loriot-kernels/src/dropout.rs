@@ -14,7 +14,8 @@
 
 use crate::Isa;
 use crate::isa::dispatch;
-use crate::lanes::{Lanes, Vector, Words};
+use crate::lanes::{Lanes, Vector, Words, load_up_to, store_up_to};
+use std::ops::Range;
 
 /// Which text of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,7 +79,41 @@ impl Stream {
     }
 }
 
+/// Dropout of the rows of texts that lie end to end, each by its own stream: element `d` of row `n` of a text `width` wide is
+/// element `n·width + d` of what its stream drops, wherever the text lies.
+#[derive(Clone, Copy, Debug)]
+pub struct TextDropout<'a> {
+    /// The share that is dropped.
+    pub p: f32,
+    /// One stream per text.
+    pub streams_b: &'a [Stream],
+    /// Cumulative: text `b` is the rows `offsets[b] − offsets[0] .. offsets[b+1] − offsets[0]`.
+    pub offsets: &'a [usize],
+}
+
+impl TextDropout<'_> {
+    /// The rows and the stream of each text, after checking that they are `n_rows` in all.
+    #[inline(always)]
+    pub(crate) fn texts(&self, n_rows: usize) -> impl Iterator<Item = (Range<usize>, Stream)> {
+        let TextDropout { streams_b, offsets, .. } = *self;
+        assert!(!offsets.is_empty() && offsets.is_sorted(), "offsets are cumulative");
+        assert_eq!(streams_b.len(), offsets.len() - 1, "one stream per text");
+        let start = offsets[0];
+        assert_eq!(offsets[offsets.len() - 1] - start, n_rows, "rows of all texts");
+        let rows = offsets.windows(2).map(move |pair| pair[0] - start..pair[1] - start);
+        rows.zip(streams_b.iter().copied())
+    }
+}
+
 impl Isa {
+    /// [`Isa::dropout`] of each text's rows, `width` wide.
+    pub fn dropout_texts(self, x_nd: &mut [f32], width: usize, dropout: &TextDropout<'_>) {
+        assert!(width > 0 && x_nd.len().is_multiple_of(width), "rows are {width} wide");
+        for (rows, stream) in dropout.texts(x_nd.len() / width) {
+            self.dropout(&mut x_nd[rows.start * width..rows.end * width], stream, 0, dropout.p);
+        }
+    }
+
     /// `x[i] = keep ? x[i]/(1−p) : 0`, `x[i]` being element `first_element + i` of what `stream` drops.
     ///
     /// `first_element` is a multiple of 4, `0 ≤ p < 1`. Applied to the gradient of its result, it is its own backward
@@ -101,28 +136,50 @@ impl Isa {
 #[inline(always)]
 fn dropout_body<L: Lanes>(x: &mut [f32], stream: Stream, first_element: u64, p: f32) {
     let lanes = L::here();
-    let rule = Rule::new(p);
-    let mut block = first_block(first_element, x.len());
-    let generator = Generator::new(lanes, stream);
-    let factor = lanes.splat(rule.factor);
-    let mut chunks = x.chunks_exact_mut(2 * L::N);
-    for x in chunks.by_ref() {
-        let bits = generator.keep_in_order(block, rule.threshold);
-        block = block.wrapping_add(L::N as u32 / 2);
-        for (x, bits) in x.chunks_exact_mut(L::N).zip(bits) {
-            lanes.store(x, (lanes.load(x) * factor).keep(bits));
+    let mut mask = Mask::new(lanes, stream, p, first_block(first_element, x.len()));
+    for x in x.chunks_mut(2 * L::N) {
+        let bits = mask.next_bits();
+        for (x, bits) in x.chunks_mut(L::N).zip(bits) {
+            let dropped = mask.drop(load_up_to(lanes, x), bits);
+            store_up_to(lanes, x, dropped);
         }
     }
-    let tail = chunks.into_remainder();
-    if !tail.is_empty() {
-        let bits = generator.keep_in_order(block, rule.threshold);
-        for (x, bits) in tail.chunks_mut(L::N).zip(bits) {
-            if x.len() == L::N {
-                lanes.store(x, (lanes.load(x) * factor).keep(bits));
-            } else {
-                lanes.store_part(x, (lanes.load_part(x, 0.0) * factor).keep(bits));
-            }
-        }
+}
+
+/// A stream's mask, drawn from some block on, two vectors at a time.
+pub(crate) struct Mask<L: Lanes> {
+    generator: Generator<L>,
+    threshold: u32,
+    factor: L::F32,
+    block: u32,
+}
+
+impl<L: Lanes> Mask<L> {
+    #[inline(always)]
+    pub(crate) fn new(lanes: L, stream: Stream, p: f32, block: u32) -> Mask<L> {
+        let Rule { threshold, factor } = Rule::new(p);
+        let generator = Generator::new(lanes, stream);
+        Mask { generator, threshold, factor: lanes.splat(factor), block }
+    }
+
+    /// Goes to another block.
+    #[inline(always)]
+    pub(crate) fn go_to(&mut self, block: u32) {
+        self.block = block;
+    }
+
+    /// Whether each of the next elements is kept.
+    #[inline(always)]
+    pub(crate) fn next_bits(&mut self) -> [u16; 2] {
+        let bits = self.generator.keep_in_order(self.block, self.threshold);
+        self.block = self.block.wrapping_add(L::N as u32 / 2);
+        bits
+    }
+
+    /// What is kept, divided by the share that is.
+    #[inline(always)]
+    pub(crate) fn drop(&self, x: L::F32, bits: u16) -> L::F32 {
+        (x * self.factor).keep(bits)
     }
 }
 
@@ -217,7 +274,7 @@ impl<L: Lanes> Generator<L> {
 mod tests {
     use super::*;
     use crate::reference::dropout as reference;
-    use crate::testing::noise;
+    use crate::testing::{EPSILON, assert_within, noise};
 
     fn stream(row: u32, site: Site) -> Stream {
         Stream::new(0x0123_4567_89ab_cdef, 3, row, Side::Product, 2, site)
@@ -242,6 +299,28 @@ mod tests {
                     assert_eq!(y, want, "{isa}, length {len}, from {first_element}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn texts_are_dropped_by_their_own_streams_wherever_they_lie() {
+        let (width, offsets, p) = (6, [10, 13, 13, 18, 19], 0.4);
+        let streams = [0, 1, 2, 3].map(|row| stream(row, Site::FfnOutput));
+        let x = noise(9 * width, 1);
+        let mut want = vec![];
+        for (pair, stream) in offsets.windows(2).zip(streams) {
+            let text = &x[(pair[0] - 10) * width..(pair[1] - 10) * width];
+            let mut text: Vec<f64> = text.iter().map(|x| f64::from(*x)).collect();
+            reference::dropout(&mut text, stream, 0, p);
+            want.extend(text);
+        }
+        for isa in Isa::available() {
+            let mut got = x.clone();
+            let dropout = TextDropout { p, streams_b: &streams, offsets: &offsets };
+            isa.dropout_texts(&mut got, width, &dropout);
+            // The factor is rounded, and the product.
+            let bound = |i: usize| EPSILON * want[i].abs();
+            assert_within(&got, &want, bound, &format!("{isa}"));
         }
     }
 

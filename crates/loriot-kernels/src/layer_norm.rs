@@ -9,8 +9,13 @@
 //! `xhat` and `rstd` of the forward pass, which are written where the caller gives room for them.
 
 use crate::Isa;
+use crate::dropout::{Mask, Stream, TextDropout, first_block};
 use crate::isa::dispatch;
-use crate::lanes::{Lanes, Vector, fold, fold_2, inlined, map, update_with, update_with_2};
+use crate::lanes::{
+    Lanes, Vector, fold, fold_2, inlined, load_up_to, map, map_2, store_up_to, update_with,
+    update_with_2,
+};
+use std::ops::Range;
 
 impl Isa {
     /// `y = LayerNorm(x)` of each row, and what [`Isa::layer_norm_backward`] needs of it.
@@ -25,8 +30,9 @@ impl Isa {
         bias_d: &[f32],
         eps: f32,
     ) {
-        y_nd.copy_from_slice(x_nd);
-        self.layer_norm_in_place(y_nd, xhat_nd, rstd_n, weight_d, bias_d, eps);
+        let saved = Saved { xhat_nd, rstd_n };
+        let input = Input { x_nd: Some(x_nd), residual_nd: None, dropout: None };
+        self.normalise_rows(y_nd, saved, input, Norm { weight_d, bias_d, eps });
     }
 
     /// `y = LayerNorm(a + residual)` of each row; else like [`Isa::layer_norm`].
@@ -42,12 +48,46 @@ impl Isa {
         bias_d: &[f32],
         eps: f32,
     ) {
-        let residual_nd = Some(residual_nd);
-        y_nd.copy_from_slice(a_nd);
-        dispatch!(self, layer_norm_body(
-            y_nd: &mut [f32], xhat_nd: Option<&mut [f32]>, rstd_n: Option<&mut [f32]>,
-            residual_nd: Option<&[f32]>, weight_d: &[f32], bias_d: &[f32], eps: f32,
-        ))
+        self.dropout_add_layer_norm(
+            y_nd,
+            xhat_nd,
+            rstd_n,
+            a_nd,
+            residual_nd,
+            weight_d,
+            bias_d,
+            eps,
+            None,
+        );
+    }
+
+    /// `y = LayerNorm(dropout(a) + residual)` of each row; else like [`Isa::layer_norm`].
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "three outputs and the seven parts of the formula"
+    )]
+    pub fn dropout_add_layer_norm(
+        self,
+        y_nd: &mut [f32],
+        xhat_nd: Option<&mut [f32]>,
+        rstd_n: Option<&mut [f32]>,
+        a_nd: &[f32],
+        residual_nd: &[f32],
+        weight_d: &[f32],
+        bias_d: &[f32],
+        eps: f32,
+        dropout: Option<&TextDropout<'_>>,
+    ) {
+        let saved = Saved { xhat_nd, rstd_n };
+        let norm = Norm { weight_d, bias_d, eps };
+        let (mut x_nd, mut drawn) = (Some(a_nd), dropout.filter(|dropout| dropout.p != 0.0));
+        if let Some(dropout) = drawn.take_if(|_| !rows_are_blocks(weight_d.len())) {
+            y_nd.copy_from_slice(a_nd);
+            self.dropout_texts(y_nd, weight_d.len(), dropout);
+            x_nd = None;
+        }
+        let input = Input { x_nd, residual_nd: Some(residual_nd), dropout: drawn };
+        self.normalise_rows(y_nd, saved, input, norm);
     }
 
     /// [`Isa::layer_norm`] that replaces `x` by `y`.
@@ -60,10 +100,14 @@ impl Isa {
         bias_d: &[f32],
         eps: f32,
     ) {
-        let residual_nd = None;
+        let saved = Saved { xhat_nd, rstd_n };
+        let input = Input { x_nd: None, residual_nd: None, dropout: None };
+        self.normalise_rows(y_nd, saved, input, Norm { weight_d, bias_d, eps });
+    }
+
+    fn normalise_rows(self, y_nd: &mut [f32], saved: Saved<'_>, input: Input<'_>, norm: Norm<'_>) {
         dispatch!(self, layer_norm_body(
-            y_nd: &mut [f32], xhat_nd: Option<&mut [f32]>, rstd_n: Option<&mut [f32]>,
-            residual_nd: Option<&[f32]>, weight_d: &[f32], bias_d: &[f32], eps: f32,
+            y_nd: &mut [f32], saved: Saved<'_>, input: Input<'_>, norm: Norm<'_>,
         ))
     }
 
@@ -95,8 +139,7 @@ impl Isa {
         rstd_n: &[f32],
         weight_d: &[f32],
     ) {
-        dx_nd.copy_from_slice(dy_nd);
-        self.layer_norm_backward_in_place(dx_nd, xhat_nd, rstd_n, weight_d);
+        self.backward_rows(dx_nd, None, Some(dy_nd), xhat_nd, rstd_n, weight_d);
     }
 
     /// [`Isa::layer_norm_backward`] that replaces `dy` by `dx`.
@@ -107,8 +150,48 @@ impl Isa {
         rstd_n: &[f32],
         weight_d: &[f32],
     ) {
+        self.backward_rows(dx_nd, None, None, xhat_nd, rstd_n, weight_d);
+    }
+
+    /// [`Isa::layer_norm_backward`], and the gradient by `a` of [`Isa::dropout_add_layer_norm`], `da = dropout(dx)`; `dx` is
+    /// that by the residual.
+    #[allow(clippy::too_many_arguments, reason = "two outputs and the five parts of the formula")]
+    pub fn dropout_add_layer_norm_backward(
+        self,
+        dx_nd: &mut [f32],
+        da_nd: &mut [f32],
+        dy_nd: &[f32],
+        xhat_nd: &[f32],
+        rstd_n: &[f32],
+        weight_d: &[f32],
+        dropout: Option<&TextDropout<'_>>,
+    ) {
+        if let Some(dropout) = dropout.filter(|dropout| dropout.p != 0.0)
+            && rows_are_blocks(weight_d.len())
+        {
+            let dropped = Some((da_nd, dropout));
+            self.backward_rows(dx_nd, dropped, Some(dy_nd), xhat_nd, rstd_n, weight_d);
+        } else {
+            self.layer_norm_backward(dx_nd, dy_nd, xhat_nd, rstd_n, weight_d);
+            da_nd.copy_from_slice(dx_nd);
+            if let Some(dropout) = dropout {
+                self.dropout_texts(da_nd, weight_d.len(), dropout);
+            }
+        }
+    }
+
+    fn backward_rows(
+        self,
+        dx_nd: &mut [f32],
+        dropped: Option<(&mut [f32], &TextDropout<'_>)>,
+        dy_nd: Option<&[f32]>,
+        xhat_nd: &[f32],
+        rstd_n: &[f32],
+        weight_d: &[f32],
+    ) {
         dispatch!(self, layer_norm_backward_body(
-            dx_nd: &mut [f32], xhat_nd: &[f32], rstd_n: &[f32], weight_d: &[f32],
+            dx_nd: &mut [f32], dropped: Option<(&mut [f32], &TextDropout<'_>)>,
+            dy_nd: Option<&[f32]>, xhat_nd: &[f32], rstd_n: &[f32], weight_d: &[f32],
         ))
     }
 
@@ -130,66 +213,71 @@ impl Isa {
     }
 }
 
-/// Normalises `y + residual` in `y`.
+/// Where the forward pass leaves what the backward pass needs.
+struct Saved<'a> {
+    xhat_nd: Option<&'a mut [f32]>,
+    rstd_n: Option<&'a mut [f32]>,
+}
+
+/// What is normalised: `dropout(x) + residual`, `x` being in the place of `y` where it is none.
+struct Input<'a> {
+    x_nd: Option<&'a [f32]>,
+    residual_nd: Option<&'a [f32]>,
+    dropout: Option<&'a TextDropout<'a>>,
+}
+
+/// The parameters.
+struct Norm<'a> {
+    weight_d: &'a [f32],
+    bias_d: &'a [f32],
+    eps: f32,
+}
+
+/// Whether each row of a text begins with a block of random words, so that its mask can be drawn by itself.
+#[inline(always)]
+fn rows_are_blocks(width: usize) -> bool {
+    width.is_multiple_of(4)
+}
+
+/// Each row once: while it is in the first cache it is read, dropped, added to, normalised and written.
 #[inline(always)]
 fn layer_norm_body<L: Lanes>(
     y_nd: &mut [f32],
-    mut xhat_nd: Option<&mut [f32]>,
-    mut rstd_n: Option<&mut [f32]>,
-    residual_nd: Option<&[f32]>,
-    weight_d: &[f32],
-    bias_d: &[f32],
-    eps: f32,
+    saved: Saved<'_>,
+    Input { x_nd, residual_nd, dropout }: Input<'_>,
+    norm: Norm<'_>,
 ) {
     let lanes = L::here();
-    let width = weight_d.len();
+    let width = norm.weight_d.len();
     let n_rows = row_count(y_nd, width);
-    if let Some(xhat_nd) = &xhat_nd {
-        assert_eq!(xhat_nd.len(), y_nd.len(), "elements of xhat");
-    }
-    if let Some(rstd_n) = &rstd_n {
-        assert_eq!(rstd_n.len(), n_rows, "elements of rstd");
-    }
-    if let Some(residual_nd) = residual_nd {
-        assert_eq!(residual_nd.len(), y_nd.len(), "elements of residual");
-    }
-    for (n, y_d) in y_nd.chunks_exact_mut(width).enumerate() {
-        let row = n * width..(n + 1) * width;
-        if let Some(residual_nd) = residual_nd {
-            update_with(
-                lanes,
-                y_d,
-                &residual_nd[row.clone()],
-                inlined!(|y, residual| y + residual),
-            );
+    let Saved { mut xhat_nd, mut rstd_n } = saved;
+    assert!(xhat_nd.as_ref().is_none_or(|xhat| xhat.len() == y_nd.len()), "elements of xhat");
+    assert!(rstd_n.as_ref().is_none_or(|rstd| rstd.len() == n_rows), "elements of rstd");
+    assert!(x_nd.is_none_or(|x| x.len() == y_nd.len()), "elements of x");
+    assert!(residual_nd.is_none_or(|r| r.len() == y_nd.len()), "elements of residual");
+    for (rows, stream) in texts(dropout, n_rows) {
+        let mut mask = match (stream, dropout) {
+            (Some(stream), Some(dropout)) => {
+                let first = first_block(0, rows.len() * width);
+                Some(Mask::new(lanes, stream, dropout.p, first))
+            }
+            _ => None,
+        };
+        for (in_text, n) in rows.enumerate() {
+            let row = n * width..(n + 1) * width;
+            if let Some(mask) = &mut mask {
+                mask.go_to((in_text * width / 4) as u32);
+            }
+            let y_d = &mut y_nd[row.clone()];
+            let x_d = x_nd.map(|x_nd| &x_nd[row.clone()]);
+            let residual_d = residual_nd.map(|residual_nd| &residual_nd[row.clone()]);
+            fill_row(lanes, y_d, x_d, residual_d, &mut mask);
+            let xhat_d = xhat_nd.as_mut().map(|xhat_nd| &mut xhat_nd[row]);
+            let rstd = normalise_row(lanes, y_d, xhat_d, &norm);
+            if let Some(rstd_n) = &mut rstd_n {
+                rstd_n[n] = rstd;
+            }
         }
-        let sum = fold(lanes, (y_d, 0.0), inlined!(|sum, x| sum + x));
-        let mean = sum / width as f32;
-        let mean_lanes = lanes.splat(mean);
-        // Two passes over a row in cache: E[x²] − mean² would cancel.
-        let squares = fold(
-            lanes,
-            (y_d, mean),
-            inlined!(|sum, x| {
-                let centred = x - mean_lanes;
-                centred.mul_add(centred, sum)
-            }),
-        );
-        let rstd = 1.0 / (squares / width as f32 + eps).sqrt();
-        let rstd_lanes = lanes.splat(rstd);
-        if let Some(xhat_nd) = &mut xhat_nd {
-            map(lanes, &mut xhat_nd[row], y_d, inlined!(|x| (x - mean_lanes) * rstd_lanes));
-        }
-        if let Some(rstd_n) = &mut rstd_n {
-            rstd_n[n] = rstd;
-        }
-        update_with_2(
-            lanes,
-            y_d,
-            weight_d,
-            bias_d,
-            inlined!(|x, weight, bias| ((x - mean_lanes) * rstd_lanes).mul_add(weight, bias)),
-        );
     }
 }
 
@@ -210,37 +298,149 @@ fn layer_norm_result_body<L: Lanes>(y_nd: &mut [f32], weight_d: &[f32], bias_d: 
     }
 }
 
+/// Texts with their streams; without dropout, all rows as one.
+#[inline(always)]
+fn texts(
+    dropout: Option<&TextDropout<'_>>,
+    n_rows: usize,
+) -> impl Iterator<Item = (Range<usize>, Option<Stream>)> {
+    let all = dropout.is_none().then_some((0..n_rows, None));
+    let texts = dropout.into_iter().flat_map(move |dropout| dropout.texts(n_rows));
+    all.into_iter().chain(texts.map(|(rows, stream)| (rows, Some(stream))))
+}
+
+/// `y = dropout(x) + residual`, `x` being `y` where there is none.
+#[inline(always)]
+fn fill_row<L: Lanes>(
+    lanes: L,
+    y_d: &mut [f32],
+    x_d: Option<&[f32]>,
+    residual_d: Option<&[f32]>,
+    mask: &mut Option<Mask<L>>,
+) {
+    for (pair, y) in y_d.chunks_mut(2 * L::N).enumerate() {
+        let mut bits = [u16::MAX; 2];
+        if let Some(mask) = mask {
+            bits = mask.next_bits();
+        }
+        for (half, y) in y.chunks_mut(L::N).enumerate() {
+            let at = (2 * pair + half) * L::N;
+            let at = at..at + y.len();
+            let mut value = match x_d {
+                Some(x_d) => load_up_to(lanes, &x_d[at.clone()]),
+                None => load_up_to(lanes, y),
+            };
+            if let Some(mask) = mask {
+                value = mask.drop(value, bits[half]);
+            }
+            if let Some(residual_d) = residual_d {
+                value = value + load_up_to(lanes, &residual_d[at]);
+            }
+            store_up_to(lanes, y, value);
+        }
+    }
+}
+
+/// Normalises a row in place, and returns its `rstd`.
+#[inline(always)]
+fn normalise_row<L: Lanes>(
+    lanes: L,
+    y_d: &mut [f32],
+    xhat_d: Option<&mut [f32]>,
+    &Norm { weight_d, bias_d, eps }: &Norm<'_>,
+) -> f32 {
+    let width = y_d.len() as f32;
+    let mean = fold(lanes, (y_d, 0.0), inlined!(|sum, x| sum + x)) / width;
+    let mean_lanes = lanes.splat(mean);
+    // Two passes over a row in cache: E[x²] − mean² would cancel.
+    let squares = fold(
+        lanes,
+        (y_d, mean),
+        inlined!(|sum, x| {
+            let centred = x - mean_lanes;
+            centred.mul_add(centred, sum)
+        }),
+    );
+    let rstd = 1.0 / (squares / width + eps).sqrt();
+    let rstd_lanes = lanes.splat(rstd);
+    if let Some(xhat_d) = xhat_d {
+        map(lanes, xhat_d, y_d, inlined!(|x| (x - mean_lanes) * rstd_lanes));
+    }
+    update_with_2(
+        lanes,
+        y_d,
+        weight_d,
+        bias_d,
+        inlined!(|x, weight, bias| ((x - mean_lanes) * rstd_lanes).mul_add(weight, bias)),
+    );
+    rstd
+}
+
+/// `dx`, and beside it `dropout(dx)`; `dy` is in the place of `dx` where there is none.
 #[inline(always)]
 fn layer_norm_backward_body<L: Lanes>(
     dx_nd: &mut [f32],
+    dropped: Option<(&mut [f32], &TextDropout<'_>)>,
+    dy_nd: Option<&[f32]>,
     xhat_nd: &[f32],
     rstd_n: &[f32],
     weight_d: &[f32],
 ) {
     let lanes = L::here();
     let width = weight_d.len();
-    assert_eq!(row_count(dx_nd, width), rstd_n.len(), "elements of rstd");
+    let n_rows = row_count(dx_nd, width);
+    assert_eq!(n_rows, rstd_n.len(), "elements of rstd");
     assert_eq!(xhat_nd.len(), dx_nd.len(), "elements of xhat");
-    let rows = dx_nd.chunks_exact_mut(width).zip(xhat_nd.chunks_exact(width));
-    for ((dx_d, xhat_d), rstd) in rows.zip(rstd_n) {
-        update_with(lanes, dx_d, weight_d, inlined!(|dy, weight| dy * weight));
-        let sum = fold(lanes, (dx_d, 0.0), inlined!(|sum, dxhat| sum + dxhat));
-        let dot = fold_2(
-            lanes,
-            (dx_d, 0.0),
-            (xhat_d, 0.0),
-            inlined!(|sum, dxhat, xhat| dxhat.mul_add(xhat, sum)),
-        );
-        let mean = lanes.splat(sum / width as f32);
-        let mean_dot = lanes.splat(dot / width as f32);
-        let rstd = lanes.splat(*rstd);
-        update_with(
-            lanes,
-            dx_d,
-            xhat_d,
-            inlined!(|dxhat, xhat| xhat.neg_mul_add(mean_dot, dxhat - mean) * rstd),
-        );
+    assert!(dy_nd.is_none_or(|dy| dy.len() == dx_nd.len()), "elements of dy");
+    let (mut da_nd, dropout) = dropped.unzip();
+    assert!(da_nd.as_ref().is_none_or(|da| da.len() == dx_nd.len()), "elements of da");
+    for (rows, stream) in texts(dropout, n_rows) {
+        let mut mask = match (stream, dropout) {
+            (Some(stream), Some(dropout)) => {
+                let first = first_block(0, rows.len() * width);
+                Some(Mask::new(lanes, stream, dropout.p, first))
+            }
+            _ => None,
+        };
+        for (in_text, n) in rows.enumerate() {
+            let row = n * width..(n + 1) * width;
+            if let Some(mask) = &mut mask {
+                mask.go_to((in_text * width / 4) as u32);
+            }
+            let (dx_d, xhat_d) = (&mut dx_nd[row.clone()], &xhat_nd[row.clone()]);
+            if let Some(dy_nd) = dy_nd {
+                let dy_d = &dy_nd[row.clone()];
+                map_2(lanes, dx_d, dy_d, weight_d, inlined!(|dy, weight| dy * weight));
+            } else {
+                update_with(lanes, dx_d, weight_d, inlined!(|dy, weight| dy * weight));
+            }
+            gradient_of_row(lanes, dx_d, xhat_d, rstd_n[n]);
+            if let Some(da_nd) = &mut da_nd {
+                fill_row(lanes, &mut da_nd[row], Some(dx_d), None, &mut mask);
+            }
+        }
     }
+}
+
+/// From the gradient by a normalised row to that by the row.
+#[inline(always)]
+fn gradient_of_row<L: Lanes>(lanes: L, dx_d: &mut [f32], xhat_d: &[f32], rstd: f32) {
+    let width = dx_d.len() as f32;
+    let sum = fold(lanes, (dx_d, 0.0), inlined!(|sum, dxhat| sum + dxhat));
+    let dot = fold_2(
+        lanes,
+        (dx_d, 0.0),
+        (xhat_d, 0.0),
+        inlined!(|sum, dxhat, xhat| dxhat.mul_add(xhat, sum)),
+    );
+    let (mean, mean_dot) = (lanes.splat(sum / width), lanes.splat(dot / width));
+    let rstd = lanes.splat(rstd);
+    update_with(
+        lanes,
+        dx_d,
+        xhat_d,
+        inlined!(|dxhat, xhat| xhat.neg_mul_add(mean_dot, dxhat - mean) * rstd),
+    );
 }
 
 #[inline(always)]
@@ -274,119 +474,4 @@ fn row_count(x_nd: &[f32], width: usize) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::reference::layer_norm as reference;
-    use crate::testing::{EPSILON, assert_within, greatest, noise, wide};
-
-    /// As `torch.nn.LayerNorm` of BERT.
-    const EPS: f32 = 1e-12;
-
-    #[test]
-    fn layer_norm_matches_reference_at_every_width_on_every_isa() {
-        let n = 3;
-        for d in 2..=130 {
-            let (x, residual) = (noise(n * d + 1, 1), noise(n * d + 1, 2));
-            let (x, residual) = (&x[1..], &residual[1..]); // Off the alignment.
-            let (weight, bias) = (noise(d, 3), noise(d, 4));
-            let sum: Vec<f32> = x.iter().zip(residual).map(|(x, residual)| x + residual).collect();
-            for isa in Isa::available() {
-                for (what, input) in [("layer_norm", x), ("add_layer_norm", &sum)] {
-                    let (mut y, mut xhat) = (vec![7.0; n * d], vec![7.0; n * d]);
-                    let mut rstd = vec![7.0; n];
-                    let saved = (Some(&mut xhat[..]), Some(&mut rstd[..]));
-                    if what == "layer_norm" {
-                        isa.layer_norm(&mut y, saved.0, saved.1, x, &weight, &bias, EPS);
-                    } else {
-                        let add = (x, residual);
-                        isa.add_layer_norm(
-                            &mut y, saved.0, saved.1, add.0, add.1, &weight, &bias, EPS,
-                        );
-                    }
-                    let want = reference::layer_norm(
-                        &wide(input),
-                        &wide(&weight),
-                        &wide(&bias),
-                        f64::from(EPS),
-                    );
-                    // The mean is off by d·ε·max|x|, which rstd magnifies; everything else by a few ε of itself.
-                    let (unit, greatest) = ((d + 8) as f64 * EPSILON, greatest(&wide(input)));
-                    let share = |n: usize| unit * (1.0 + want.rstd_n[n] * greatest);
-                    let xhat_bound = |i: usize| share(i / d) * (1.0 + want.xhat_nd[i].abs());
-                    let y_bound = |i: usize| xhat_bound(i) + 2.0 * EPSILON;
-                    let what = format!("{isa}, {what}, width {d}");
-                    assert_within(&y, &want.y_nd, y_bound, &what);
-                    assert_within(&xhat, &want.xhat_nd, xhat_bound, &what);
-                    assert_within(&rstd, &want.rstd_n, |n| share(n) * want.rstd_n[n], &what);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn a_row_of_one_element_is_its_bias() {
-        for isa in Isa::available() {
-            let mut y = [7.0; 2];
-            isa.layer_norm(&mut y, None, None, &[3.0, -4.0], &[5.0], &[0.25], EPS);
-            assert_eq!(y, [0.25; 2], "{isa}");
-        }
-    }
-
-    #[test]
-    fn what_is_saved_does_not_change_the_result_nor_do_the_rows_around_it() {
-        let (n, d) = (5, 77);
-        let (x, weight, bias) = (noise(n * d, 1), noise(d, 2), noise(d, 3));
-        for isa in Isa::available() {
-            let (mut together, mut saving) = (vec![0.0; n * d], vec![0.0; n * d]);
-            isa.layer_norm(&mut together, None, None, &x, &weight, &bias, EPS);
-            let mut xhat = vec![0.0; n * d];
-            isa.layer_norm(&mut saving, Some(&mut xhat), None, &x, &weight, &bias, EPS);
-            assert_eq!(together, saving, "{isa}");
-            let mut again = vec![0.0; n * d];
-            isa.layer_norm_result(&mut again, &xhat, &weight, &bias);
-            assert_eq!(together, again, "{isa}");
-            for (x, together) in x.chunks(d).zip(together.chunks(d)) {
-                let mut alone = vec![0.0; d];
-                isa.layer_norm(&mut alone, None, None, x, &weight, &bias, EPS);
-                assert_eq!(alone, together, "{isa}");
-            }
-        }
-    }
-
-    #[test]
-    fn backward_matches_reference_at_every_width_on_every_isa() {
-        let n = 3;
-        for d in 1..=130 {
-            let (dy, xhat, weight) = (noise(n * d + 1, 1), noise(n * d, 2), noise(d, 3));
-            let (dy, rstd) = (&dy[1..], [0.5, 1.0, 3.0]);
-            let (wide_dy, wide_xhat, wide_weight) = (wide(dy), wide(&xhat), wide(&weight));
-            let want =
-                reference::layer_norm_backward(&wide_dy, &wide_xhat, &wide(&rstd), &wide_weight);
-            let (mut want_dweight, mut want_dbias) = (wide(&weight), wide(&weight));
-            let grads = (&mut want_dweight, &mut want_dbias);
-            reference::layer_norm_param_grads(grads.0, grads.1, &wide_dy, &wide_xhat);
-            for isa in Isa::available() {
-                let what = format!("{isa}, width {d}");
-                let mut dx = vec![7.0; n * d];
-                isa.layer_norm_backward(&mut dx, dy, &xhat, &rstd, &weight);
-                // Three terms, each below max|dy|·max|weight| < 1: sums of d terms are off by d·ε of that.
-                let bound = |i: usize| 3.0 * (d + 8) as f64 * EPSILON * f64::from(rstd[i / d]);
-                assert_within(&dx, &want, bound, &what);
-
-                let (mut dweight, mut dbias) = (weight.clone(), weight.clone());
-                isa.layer_norm_param_grads(&mut dweight, &mut dbias, dy, &xhat);
-                // n additions to a number below 1, each of a number below 1.
-                let bound = |_| (n * (n + 1)) as f64 * EPSILON;
-                assert_within(&dweight, &want_dweight, bound, &what);
-                assert_within(&dbias, &want_dbias, bound, &what);
-            }
-        }
-    }
-
-    #[test]
-    #[should_panic(expected = "elements of rstd")]
-    fn a_wrong_length_panics() {
-        let (mut y, mut rstd) = ([0.0; 8], [0.0; 3]);
-        Isa::best().layer_norm(&mut y, None, Some(&mut rstd), &[0.0; 8], &[1.0; 4], &[0.0; 4], EPS);
-    }
-}
+mod tests;

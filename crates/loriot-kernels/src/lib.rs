@@ -21,6 +21,7 @@
 //! - `aligned`: buffers on cache lines
 //! - [`gemm`]: matrix products, and linear layers with weights packed once
 //! - [`layer_norm`], [`activation`], [`attention`], [`dropout`], [`elementwise`], [`pooling`]: the rest of an encoder
+//! - [`bf16`]: between f32 and bfloat16
 //! - [`adam`]: the optimiser's step
 
 #![allow(unsafe_code, reason = "intrinsics need it; each block says why it is sound")]
@@ -45,6 +46,8 @@ pub mod dropout;
 pub mod elementwise;
 
 pub mod pooling;
+
+pub mod bf16;
 
 pub mod adam;
 

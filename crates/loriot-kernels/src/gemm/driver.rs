@@ -133,6 +133,10 @@ impl<'a> Product<'a> {
             let mut tile_idx = 0;
             for strip in even_ranges(rows.len(), K::MR, K::ROW_UNIT) {
                 let first_row = rows.start + strip.start;
+                let is_last = depth_idx + 1 == n_depths && !matches!(epilogue, Epilogue::None);
+                if is_last {
+                    epilogue.prefetch(first_row..first_row + strip.len(), cols.clone());
+                }
                 for (panel_idx, col) in cols.clone().step_by(K::NR).enumerate() {
                     let tile = Tile {
                         rows: strip.len(),
@@ -154,7 +158,7 @@ impl<'a> Product<'a> {
                     }
                     tile_idx += 1;
                 }
-                if depth_idx + 1 == n_depths && !matches!(epilogue, Epilogue::None) {
+                if is_last {
                     // The rows are still in the first cache.
                     for row in first_row..first_row + strip.len() {
                         let y = &mut c.from(row, cols.start)[..cols.len()];

@@ -165,6 +165,18 @@ macro_rules! inlined {
 }
 pub(crate) use inlined;
 
+/// The first [`Lanes::N`] elements of `x`, or all and 0 behind them.
+#[inline(always)]
+pub(crate) fn load_up_to<L: Lanes>(lanes: L, x: &[f32]) -> L::F32 {
+    if x.len() >= L::N { lanes.load(x) } else { lanes.load_part(x, 0.0) }
+}
+
+/// Writes the first [`Lanes::N`] elements of `y`, or all.
+#[inline(always)]
+pub(crate) fn store_up_to<L: Lanes>(lanes: L, y: &mut [f32], value: L::F32) {
+    if y.len() >= L::N { lanes.store(y, value) } else { lanes.store_part(y, value) }
+}
+
 /// `y[i] = f(x[i])`.
 #[inline(always)]
 pub(crate) fn map<L: Lanes>(lanes: L, y: &mut [f32], x: &[f32], f: impl Fn(L::F32) -> L::F32) {

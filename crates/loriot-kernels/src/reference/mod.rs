@@ -5,6 +5,7 @@
 pub mod activation;
 pub mod adam;
 pub mod attention;
+pub mod bf16;
 pub mod dropout;
 pub mod elementwise;
 pub mod gemm;
