@@ -120,16 +120,17 @@ impl<'a> Step<'a> {
         let mut dintermediate_nf = self.take_dy(LinearKind::Intermediate);
         if self.passes(LinearKind::Output) {
             let dx = sized(&mut dintermediate_nf, n * f);
-            let activation_input = Some(&self.tape.preactivation_nf[..]);
             let (kind, output) = (LinearKind::Output, &self.layer().output);
-            self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero, activation_input);
+            self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero);
+            let activation = self.pass.model.config.activation;
+            isa.activation_backward_in_place(dx, &self.tape.preactivation_nf, activation);
             self.project(LinearKind::Intermediate, &dintermediate_nf);
         }
         if self.passes(LinearKind::Intermediate) {
             let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
             let (kind, intermediate) = (LinearKind::Intermediate, &self.layer().intermediate);
             let (dx, dy) = (&mut dmiddle_nd, &dintermediate_nf);
-            self.backward_linear(kind, intermediate, dx, dy, Init::Accumulate, None);
+            self.backward_linear(kind, intermediate, dx, dy, Init::Accumulate);
             self.gradients.dy_nd = dmiddle_nd;
         }
         self.give_dy(LinearKind::Output, doutput_nd);
@@ -160,7 +161,7 @@ impl<'a> Step<'a> {
             let mut dcontext_nd = std::mem::take(&mut self.scratch.context_nd);
             let dx = sized(&mut dcontext_nd, n * d);
             let (kind, linear) = (LinearKind::AttentionOutput, &self.layer().attention_output);
-            self.backward_linear(kind, linear, dx, &dattention_nd, Init::Zero, None);
+            self.backward_linear(kind, linear, dx, &dattention_nd, Init::Zero);
             self.scratch.context_nd = dcontext_nd;
         }
         self.give_dy(LinearKind::AttentionOutput, dattention_nd);
@@ -188,7 +189,7 @@ impl<'a> Step<'a> {
         if self.passes(LinearKind::Query) {
             let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
             let (kind, qkv) = (LinearKind::Query, &self.layer().qkv);
-            self.backward_linear(kind, qkv, &mut dx_nd, &dqkv_n3d, Init::Accumulate, None);
+            self.backward_linear(kind, qkv, &mut dx_nd, &dqkv_n3d, Init::Accumulate);
             self.gradients.dy_nd = dx_nd;
         }
         self.give_dy(LinearKind::Query, dqkv_n3d);
@@ -229,8 +230,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The gradient by the input of a linear layer and of the adapters that read it,
-    /// `dx (+)= dy·W + s·(dy·B)·A`, times the activation function's where its input is given.
+    /// The gradient by the input of a linear layer and of the adapters that read it:
+    /// `dx (+)= dy·W + s·(dy·B)·A`.
     fn backward_linear(
         &mut self,
         kind: LinearKind,
@@ -238,39 +239,30 @@ impl<'a> Step<'a> {
         dx_ni: &mut [f32],
         dy_no: &[f32],
         init: Init,
-        activation_input: Option<&[f32]>,
     ) {
-        let (isa, config) = (self.pass.isa(), &self.pass.model.config);
-        let group = self.pass.lora_group(self.layer, kind);
-        let (r, (_, i), f) = (group.rank(), kind.shape(config), config.activation);
+        let (isa, (_, i)) = (self.pass.isa(), kind.shape(&self.pass.model.config));
         let n = dx_ni.len() / i;
-        // Masks stand between the adapters and their input: each is a product of its own, and added.
-        let is_apart = r > 0 && self.pass.drops_lora();
-        let dyb_nr = self.gradients.dyb_nr.get(kind);
-        let dyb = || Mat::row_major(dyb_nr, n, r);
-        let added = (r > 0 && !is_apart).then(|| {
-            let a = group.stack_a(&mut self.scratch.lora, true);
-            Added { alpha: 1.0, a: dyb(), b: a }
-        });
-        let epilogue = match activation_input {
-            Some(x) if !is_apart => Epilogue::ActivationBackward { f, x: Mat::row_major(x, n, i) },
-            _ => Epilogue::None,
-        };
-        let dx = MatMut::row_major(dx_ni, n, i);
-        let dy = Mat::row_major(dy_no, n, linear.o());
-        isa.linear_backward_with(dx, dy, &linear.weight, init, added, epilogue);
-        if !is_apart {
+        let (dx, dy) = (MatMut::row_major(dx_ni, n, i), Mat::row_major(dy_no, n, linear.o()));
+        let group = self.pass.lora_group(self.layer, kind);
+        if group.rank() == 0 {
+            isa.linear_backward(dx, dy, &linear.weight, init);
             return;
         }
+        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, group.rank());
+        if !self.pass.drops_lora() {
+            let a = group.stack_a(&mut self.scratch.lora, true);
+            let added = Some(Added { alpha: 1.0, a: dyb, b: a });
+            isa.linear_backward_with(dx, dy, &linear.weight, init, added, Epilogue::None);
+            return;
+        }
+        isa.linear_backward(dx, dy, &linear.weight, init);
+        // Masks stand between the adapters and their input.
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            self.pass.gemm(dx, lora.scale, dyb().columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
             isa.add(dx_ni, dropped_ni);
-        }
-        if let Some(x) = activation_input {
-            isa.activation_backward_in_place(dx_ni, x, f);
         }
     }
 }

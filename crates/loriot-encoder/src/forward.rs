@@ -240,7 +240,7 @@ fn forward_layer(
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
     let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora, Epilogue::None);
+    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora);
     let keeps_context = pass.trains(layer, LinearKind::AttentionOutput);
     let context_nd = if keeps_context { &mut tape.context_nd } else { &mut scratch.context_nd };
     let context_nd = sized(context_nd, n * d);
@@ -251,7 +251,7 @@ fn forward_layer(
 
     let branch_nd = sized(&mut scratch.branch_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
-    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora, Epilogue::None);
+    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut scratch.middle_nd, n * d);
     isa.add_layer_norm(
@@ -269,15 +269,14 @@ fn forward_layer(
     let activated_nf = sized(&mut scratch.activated_nf, n * f);
     if keeps {
         let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
-        let out = MatMut::row_major(activated_nf, n, f);
-        let activate = Epilogue::Activation { f: config.activation, out };
-        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora, activate);
+        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
+        isa.activation(activated_nf, preactivation_nf, config.activation);
     } else {
-        let activate = Epilogue::ActivationInPlace(config.activation);
-        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora, activate);
+        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora);
+        isa.activation_in_place(activated_nf, config.activation);
     }
     let kinds = [LinearKind::Output];
-    linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora, Epilogue::None);
+    linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora);
     pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
     isa.add_layer_norm(
         x_nd,
@@ -300,7 +299,6 @@ struct LinearPass<'a> {
 
 impl LinearPass<'_> {
     /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`.
-    #[allow(clippy::too_many_arguments, reason = "a product and what goes into it on either side")]
     fn run(
         &self,
         kinds: &[LinearKind],
@@ -309,7 +307,6 @@ impl LinearPass<'_> {
         x_ni: &[f32],
         xa_nr: &mut PerStage,
         scratch: &mut Vec<f32>,
-        epilogue: Epilogue<'_>,
     ) {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let (o, i) = (linear.o(), kinds[0].shape(config).1);
@@ -319,7 +316,7 @@ impl LinearPass<'_> {
         let group = self.pass.lora_group(self.layer, kinds[0]);
         let r = group.rank();
         if r == 0 {
-            isa.linear_with(y, x, weight, init, None, epilogue);
+            isa.linear(y, x, weight, init);
             return;
         }
         let xa_nr = sized(xa_nr.get_mut(kinds[0]), n * r);
@@ -335,7 +332,7 @@ impl LinearPass<'_> {
         }
         let b = group.stack_b(scratch, o, |kind| output_columns(kind, config));
         let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
-        isa.linear_with(y, x, weight, init, Some(added), epilogue);
+        isa.linear_with(y, x, weight, init, Some(added), Epilogue::None);
     }
 }
 
