@@ -13,7 +13,7 @@ use crate::forward::{Pass, Texts};
 use crate::lora::Member;
 use crate::model::{Layer, LayerNorm, Linear, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, copied, sized};
+use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, sized};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 
@@ -102,35 +102,36 @@ impl<'a> Step<'a> {
     fn feed_forward(&mut self) -> bool {
         let isa = self.pass.isa();
         let (f, n) = (self.pass.model.config.intermediate_size, self.n());
-        let weight_d = &self.layer().output_norm.weight_d;
-        if self.pass.depth.is_full() {
-            copied(&mut self.gradients.doutput_norm_nd, &self.gradients.dy_nd);
-        }
-        isa.layer_norm_backward_in_place(
-            &mut self.gradients.dy_nd,
+        let mut doutput_nd = self.take_dy(LinearKind::Output);
+        let LayerGradients { dy_nd, doutput_norm_nd, .. } = &mut *self.gradients;
+        std::mem::swap(doutput_norm_nd, dy_nd);
+        let streams = &mut self.scratch.streams;
+        let site = Site::FfnOutput;
+        let dropout = self.pass.hidden_dropout(streams, self.texts, self.layer, site);
+        isa.dropout_add_layer_norm_backward(
+            sized(dy_nd, doutput_norm_nd.len()),
+            sized(&mut doutput_nd, doutput_norm_nd.len()),
+            doutput_norm_nd,
             &self.tape.output_xhat_nd,
             &self.tape.output_rstd_n,
-            weight_d,
+            &self.pass.model.layers[self.layer].output_norm.weight_d,
+            dropout.as_ref(),
         );
-        let mut doutput_nd = self.take_dy(LinearKind::Output);
-        copied(&mut doutput_nd, &self.gradients.dy_nd);
-        self.pass.drop_hidden(&mut doutput_nd, self.texts, self.layer, Site::FfnOutput);
 
         self.project(LinearKind::Output, &doutput_nd);
         let mut dintermediate_nf = self.take_dy(LinearKind::Intermediate);
         if self.passes(LinearKind::Output) {
             let dx = sized(&mut dintermediate_nf, n * f);
+            let activation_input = Some(&self.tape.preactivation_nf[..]);
             let (kind, output) = (LinearKind::Output, &self.layer().output);
-            self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero);
-            let activation = self.pass.model.config.activation;
-            isa.activation_backward_in_place(dx, &self.tape.preactivation_nf, activation);
+            self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero, activation_input);
             self.project(LinearKind::Intermediate, &dintermediate_nf);
         }
         if self.passes(LinearKind::Intermediate) {
             let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
             let (kind, intermediate) = (LinearKind::Intermediate, &self.layer().intermediate);
             let (dx, dy) = (&mut dmiddle_nd, &dintermediate_nf);
-            self.backward_linear(kind, intermediate, dx, dy, Init::Accumulate);
+            self.backward_linear(kind, intermediate, dx, dy, Init::Accumulate, None);
             self.gradients.dy_nd = dmiddle_nd;
         }
         self.give_dy(LinearKind::Output, doutput_nd);
@@ -142,26 +143,28 @@ impl<'a> Step<'a> {
     /// and by `x` along the residual, in `dy_nd`.
     fn attention_block(&mut self) -> bool {
         let (isa, d, n) = (self.pass.isa(), self.pass.d(), self.n());
-        let weight_d = &self.layer().attention_norm.weight_d;
-        if self.pass.depth.is_full() {
-            copied(&mut self.gradients.dattention_norm_nd, &self.gradients.dy_nd);
-        }
-        isa.layer_norm_backward_in_place(
-            &mut self.gradients.dy_nd,
+        let mut dattention_nd = self.take_dy(LinearKind::AttentionOutput);
+        let LayerGradients { dy_nd, dattention_norm_nd, .. } = &mut *self.gradients;
+        std::mem::swap(dattention_norm_nd, dy_nd);
+        let streams = &mut self.scratch.streams;
+        let site = Site::AttentionOutput;
+        let dropout = self.pass.hidden_dropout(streams, self.texts, self.layer, site);
+        isa.dropout_add_layer_norm_backward(
+            sized(dy_nd, dattention_norm_nd.len()),
+            sized(&mut dattention_nd, dattention_norm_nd.len()),
+            dattention_norm_nd,
             &self.tape.attention_xhat_nd,
             &self.tape.attention_rstd_n,
-            weight_d,
+            &self.pass.model.layers[self.layer].attention_norm.weight_d,
+            dropout.as_ref(),
         );
-        let mut dattention_nd = self.take_dy(LinearKind::AttentionOutput);
-        copied(&mut dattention_nd, &self.gradients.dy_nd);
-        self.pass.drop_hidden(&mut dattention_nd, self.texts, self.layer, Site::AttentionOutput);
 
         self.project(LinearKind::AttentionOutput, &dattention_nd);
         if self.passes(LinearKind::AttentionOutput) {
             let mut dcontext_nd = std::mem::take(&mut self.scratch.context_nd);
             let dx = sized(&mut dcontext_nd, n * d);
             let (kind, linear) = (LinearKind::AttentionOutput, &self.layer().attention_output);
-            self.backward_linear(kind, linear, dx, &dattention_nd, Init::Zero);
+            self.backward_linear(kind, linear, dx, &dattention_nd, Init::Zero, None);
             self.scratch.context_nd = dcontext_nd;
         }
         self.give_dy(LinearKind::AttentionOutput, dattention_nd);
@@ -189,7 +192,7 @@ impl<'a> Step<'a> {
         if self.passes(LinearKind::Query) {
             let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
             let (kind, qkv) = (LinearKind::Query, &self.layer().qkv);
-            self.backward_linear(kind, qkv, &mut dx_nd, &dqkv_n3d, Init::Accumulate);
+            self.backward_linear(kind, qkv, &mut dx_nd, &dqkv_n3d, Init::Accumulate, None);
             self.gradients.dy_nd = dx_nd;
         }
         self.give_dy(LinearKind::Query, dqkv_n3d);
@@ -230,8 +233,8 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The gradient by the input of a linear layer and of the adapters that read it:
-    /// `dx (+)= dy·W + s·(dy·B)·A`.
+    /// The gradient by the input of a linear layer and of the adapters that read it,
+    /// `dx (+)= dy·W + s·(dy·B)·A`, times the activation function's where its input is given.
     fn backward_linear(
         &mut self,
         kind: LinearKind,
@@ -239,30 +242,39 @@ impl<'a> Step<'a> {
         dx_ni: &mut [f32],
         dy_no: &[f32],
         init: Init,
+        activation_input: Option<&[f32]>,
     ) {
-        let (isa, (_, i)) = (self.pass.isa(), kind.shape(&self.pass.model.config));
-        let n = dx_ni.len() / i;
-        let (dx, dy) = (MatMut::row_major(dx_ni, n, i), Mat::row_major(dy_no, n, linear.o()));
+        let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let group = self.pass.lora_group(self.layer, kind);
-        if group.rank() == 0 {
-            isa.linear_backward(dx, dy, &linear.weight, init);
-            return;
-        }
-        let dyb = Mat::row_major(self.gradients.dyb_nr.get(kind), n, group.rank());
-        if !self.pass.drops_lora() {
+        let (r, (_, i), f) = (group.rank(), kind.shape(config), config.activation);
+        let n = dx_ni.len() / i;
+        // Masks stand between the adapters and their input: each is a product of its own, and added.
+        let is_apart = r > 0 && self.pass.drops_lora();
+        let dyb_nr = self.gradients.dyb_nr.get(kind);
+        let dyb = || Mat::row_major(dyb_nr, n, r);
+        let added = (r > 0 && !is_apart).then(|| {
             let a = group.stack_a(&mut self.scratch.lora, true);
-            let added = Some(Added { alpha: 1.0, a: dyb, b: a });
-            isa.linear_backward_with(dx, dy, &linear.weight, init, added, Epilogue::None);
+            Added { alpha: 1.0, a: dyb(), b: a }
+        });
+        let epilogue = match activation_input {
+            Some(x) if !is_apart => Epilogue::ActivationBackward { f, x: Mat::row_major(x, n, i) },
+            _ => Epilogue::None,
+        };
+        let dx = MatMut::row_major(dx_ni, n, i);
+        let dy = Mat::row_major(dy_no, n, linear.o());
+        isa.linear_backward_with(dx, dy, &linear.weight, init, added, epilogue);
+        if !is_apart {
             return;
         }
-        isa.linear_backward(dx, dy, &linear.weight, init);
-        // Masks stand between the adapters and their input.
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            self.pass.gemm(dx, lora.scale, dyb.columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.gemm(dx, lora.scale, dyb().columns(columns.clone()), lora.a(), Init::Zero);
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
             isa.add(dx_ni, dropped_ni);
+        }
+        if let Some(x) = activation_input {
+            isa.activation_backward_in_place(dx_ni, x, f);
         }
     }
 }

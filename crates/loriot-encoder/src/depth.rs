@@ -41,9 +41,4 @@ impl Depth {
             Depth::Nowhere => n_layers,
         }
     }
-
-    /// Whether weights, biases, norms and embeddings are trained themselves.
-    pub(crate) fn is_full(self) -> bool {
-        self == Depth::Embeddings
-    }
 }

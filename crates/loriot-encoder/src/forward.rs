@@ -19,7 +19,7 @@ use crate::tape::{
 };
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
-use loriot_kernels::dropout::Site;
+use loriot_kernels::dropout::{Site, Stream, TextDropout};
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 use std::ops::Range;
 
@@ -101,6 +101,20 @@ impl Pass<'_> {
         }
     }
 
+    /// Dropout of hidden states at `site`, if there is any, with its streams in `streams`.
+    pub(crate) fn hidden_dropout<'b>(
+        &self,
+        streams: &'b mut Vec<Stream>,
+        texts: Texts<'b>,
+        layer: usize,
+        site: Site,
+    ) -> Option<TextDropout<'b>> {
+        let dropout = self.dropout.filter(|dropout| dropout.rates.hidden > 0.0)?;
+        streams.clear();
+        streams.extend(texts.keys.iter().map(|&key| dropout.stream(key, layer, site)));
+        Some(TextDropout { p: dropout.rates.hidden, streams_b: streams, offsets: texts.offsets })
+    }
+
     /// `x` with the LoRA dropout of `kind`, in `dropped` where there is any.
     pub(crate) fn drop_lora<'b>(
         &self,
@@ -142,7 +156,7 @@ impl Pass<'_> {
     /// Runs `attention` with the streams of this layer's probabilities, if they are dropped.
     pub(crate) fn with_attention_dropout(
         &self,
-        streams: &mut Vec<loriot_kernels::dropout::Stream>,
+        streams: &mut Vec<Stream>,
         chunk: Texts<'_>,
         layer: usize,
         attention: impl FnOnce(Option<AttentionDropout<'_>>),
@@ -240,7 +254,7 @@ fn forward_layer(
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
     let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora);
+    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora, Epilogue::None);
     let keeps_context = pass.trains(layer, LinearKind::AttentionOutput);
     let context_nd = if keeps_context { &mut tape.context_nd } else { &mut scratch.context_nd };
     let context_nd = sized(context_nd, n * d);
@@ -251,10 +265,10 @@ fn forward_layer(
 
     let branch_nd = sized(&mut scratch.branch_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
-    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora);
-    pass.drop_hidden(branch_nd, texts, layer, Site::AttentionOutput);
+    linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora, Epilogue::None);
+    let dropout = pass.hidden_dropout(&mut scratch.streams, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut scratch.middle_nd, n * d);
-    isa.add_layer_norm(
+    isa.dropout_add_layer_norm(
         middle_nd,
         keeps.then(|| sized(&mut tape.attention_xhat_nd, n * d)),
         keeps.then(|| sized(&mut tape.attention_rstd_n, n)),
@@ -263,22 +277,24 @@ fn forward_layer(
         &attention_norm.weight_d,
         &attention_norm.bias_d,
         config.layer_norm_eps,
+        dropout.as_ref(),
     );
 
     let kinds = [LinearKind::Intermediate];
     let activated_nf = sized(&mut scratch.activated_nf, n * f);
     if keeps {
         let preactivation_nf = sized(&mut tape.preactivation_nf, n * f);
-        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora);
-        isa.activation(activated_nf, preactivation_nf, config.activation);
+        let out = MatMut::row_major(activated_nf, n, f);
+        let activate = Epilogue::Activation { f: config.activation, out };
+        linear.run(&kinds, intermediate, preactivation_nf, middle_nd, xa_nr, lora, activate);
     } else {
-        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora);
-        isa.activation_in_place(activated_nf, config.activation);
+        let activate = Epilogue::ActivationInPlace(config.activation);
+        linear.run(&kinds, intermediate, activated_nf, middle_nd, xa_nr, lora, activate);
     }
     let kinds = [LinearKind::Output];
-    linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora);
-    pass.drop_hidden(branch_nd, texts, layer, Site::FfnOutput);
-    isa.add_layer_norm(
+    linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora, Epilogue::None);
+    let dropout = pass.hidden_dropout(&mut scratch.streams, texts, layer, Site::FfnOutput);
+    isa.dropout_add_layer_norm(
         x_nd,
         keeps.then(|| sized(&mut tape.output_xhat_nd, n * d)),
         keeps.then(|| sized(&mut tape.output_rstd_n, n)),
@@ -287,6 +303,7 @@ fn forward_layer(
         &output_norm.weight_d,
         &output_norm.bias_d,
         config.layer_norm_eps,
+        dropout.as_ref(),
     );
 }
 
@@ -299,6 +316,7 @@ struct LinearPass<'a> {
 
 impl LinearPass<'_> {
     /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`.
+    #[allow(clippy::too_many_arguments, reason = "a product and what goes into it on either side")]
     fn run(
         &self,
         kinds: &[LinearKind],
@@ -307,6 +325,7 @@ impl LinearPass<'_> {
         x_ni: &[f32],
         xa_nr: &mut PerStage,
         scratch: &mut Vec<f32>,
+        epilogue: Epilogue<'_>,
     ) {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let (o, i) = (linear.o(), kinds[0].shape(config).1);
@@ -316,7 +335,7 @@ impl LinearPass<'_> {
         let group = self.pass.lora_group(self.layer, kinds[0]);
         let r = group.rank();
         if r == 0 {
-            isa.linear(y, x, weight, init);
+            isa.linear_with(y, x, weight, init, None, epilogue);
             return;
         }
         let xa_nr = sized(xa_nr.get_mut(kinds[0]), n * r);
@@ -332,7 +351,7 @@ impl LinearPass<'_> {
         }
         let b = group.stack_b(scratch, o, |kind| output_columns(kind, config));
         let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
-        isa.linear_with(y, x, weight, init, Some(added), Epilogue::None);
+        isa.linear_with(y, x, weight, init, Some(added), epilogue);
     }
 }
 

@@ -123,7 +123,7 @@ impl ChunkTape {
 pub(crate) struct LayerGradients {
     /// By the layer's result; after the layer's backward pass, by its input.
     pub(crate) dy_nd: Vec<f32>,
-    /// By the results of its two norms, where they are trained.
+    /// By the results of its two norms.
     pub(crate) doutput_norm_nd: Vec<f32>,
     pub(crate) dattention_norm_nd: Vec<f32>,
     /// By the results of its linear layers, where they are trained; query, key and value share theirs.
