@@ -103,10 +103,10 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def draw(records: list[dict], path: Path, title: str) -> None:
-    """Every work in which Loriot and somebody else took part: bars of time, Loriot's first."""
+    """Every work in which Loriot took part: bars of time, Loriot's first, beside its peers' alone."""
     works = {}
     for record in records:
-        if record["ratio"]:
+        if record["ratio"] and not record["contender"].startswith("Loriot,"):
             works.setdefault(record["work"], []).append(record)
     charts = []
     for work, members in works.items():
