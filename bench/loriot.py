@@ -54,12 +54,12 @@ class Loriot:
 
     def peak_gflops(self, precision: str) -> float:
         """The peak of one core at a precision, by a loop of independent multiply-adds, now."""
-        return max(line["peak_gflops"] for line in self.gemm(precision, "64 rows, 384 to 384"))
+        return max(line["peak_gflops"] for line in self.gemm(precision, "64 rows, 384 to 384")[0])
 
-    def gemm(self, precision: str, shapes: str = "") -> list[dict]:
-        """What `gemm_peak --json` says of the forward products of one precision, or of those of some `shapes`."""
+    def gemm(self, precision: str, shapes: str = "") -> tuple[list[dict], float]:
+        """What `gemm_peak --json` says of the forward products of one precision, or of some `shapes`, and what others used."""
         finished = self.example("gemm_peak", "--json", f"{precision} forward {shapes}")
-        return [json.loads(line) for line in finished.stdout.splitlines()]
+        return [json.loads(line) for line in finished.stdout.splitlines()], finished.others
 
 
 def refusing(run):

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+MEASURED = Path(__file__).resolve().parent / "measured.py"
 N_CORES = os.cpu_count()
 JIFFY_S = 1 / os.sysconf("SC_CLK_TCK")
 # A process beside which others used more than this share of the machine is run again.
@@ -36,18 +37,18 @@ def machine_busy_s() -> float:
 
 
 def run_once(command: list[str], env: dict) -> Finished:
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+    with tempfile.NamedTemporaryFile("r") as usage, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        measured = [sys.executable, "-I", "-S", str(MEASURED), usage.name, *command]
         busy_s, start = machine_busy_s(), time.perf_counter()
-        process = subprocess.Popen(command, stdout=out, stderr=log, env={**os.environ, **env})
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        code = subprocess.run(measured, stdout=out, stderr=log, env={**os.environ, **env}).returncode
         wall_s = time.perf_counter() - start
-        others_s = machine_busy_s() - busy_s - usage.ru_utime - usage.ru_stime
+        busy_s = machine_busy_s() - busy_s
         out.seek(0)
         log.seek(0)
-        if process.returncode != 0:
+        if code != 0:
             raise Failed(f"{' '.join(command)}\n{log.read()[-4000:]}")
-        return Finished(out.read(), usage.ru_maxrss / 1024, max(0.0, others_s) / (wall_s * N_CORES))
+        peak_mb, own_s = map(float, usage.read().split())
+        return Finished(out.read(), peak_mb, max(0.0, busy_s - own_s) / (wall_s * N_CORES))
 
 
 def run(*command, tries: int = 1, **env: str) -> Finished:

@@ -32,7 +32,7 @@ def page(height: float, parts: list[str], label: str) -> str:
 
 def bar_chart(title: str, charts: list[tuple[str, list[Bar]]]) -> str:
     """One small chart under another, each with a scale of its own that begins at 0."""
-    left, right, bar_height, gap = 300, 170, 15, 4
+    left, right, bar_height, gap = 350, 150, 15, 4
     parts, y = [text(20, 30, title, 15, weight="600")], 52.0
     for name, bars in charts:
         parts.append(text(20, y + 12, name, 13, weight="600"))
@@ -72,7 +72,8 @@ def line_charts(title: str, charts: list[tuple[str, str, str, dict[str, list[tup
             parts.append(f'<path d="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
             parts += [f'<circle cx="{x_of(x):.1f}" cy="{y_of(y):.1f}" r="3" fill="{colour}"/>' for x, y in line]
             x, y = line[-1]
-            parts.append(text(x_of(x) + 6, y_of(y) - 6, label, 11, colour))
+            halo = f'<g paint-order="stroke" stroke="{PANEL}" stroke-width="4">'  # Where a label crosses another line.
+            parts += [halo, text(x_of(x), y_of(y) - 8, label, 11, colour, "end"), "</g>"]
     return page(top + (len(charts) + 1) // 2 * 290 - 20, parts, title)
 
 

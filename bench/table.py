@@ -5,6 +5,7 @@ import statistics
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import process
 import svg
 
 
@@ -25,6 +26,7 @@ class Row:
     ratio: float | None = None
     target: float | None = None
     target_mb: float | None = None
+    quiet: bool = True
 
     @property
     def median_ms(self) -> float:
@@ -50,11 +52,12 @@ def shown(value):
 
 
 def ratios(rows: list[Row], ours: str = "Loriot") -> None:
-    """Sets every row's `ratio`, by Loriot's row of the same work."""
+    """Sets every row's `ratio`, by Loriot's row of the same work, and whether the machine was theirs alone."""
     mine = {row.work: row for row in rows if row.contender == ours}
     for row in rows:
         if row.work in mine:
             row.ratio = row.median_ms / mine[row.work].median_ms
+            row.quiet = max(row.others, mine[row.work].others) <= process.QUIET
 
 
 def markdown(rows: list[Row]) -> str:
@@ -64,7 +67,7 @@ def markdown(rows: list[Row]) -> str:
     ]
     for row in rows:
         digits = 0 if row.median_ms >= 100 else 2
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}" + against(row.target, row.ratio >= (row.target or 0))
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}" + against(row.target, row.ratio >= (row.target or 0), row.quiet)
         memory = "" if row.peak_mb is None else f"{row.peak_mb:.0f}"
         if row.peak_mb is not None and row.target_mb is not None:
             memory += against(row.target_mb, row.peak_mb <= row.target_mb)
@@ -75,8 +78,11 @@ def markdown(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def against(target: float | None, met: bool) -> str:
-    return "" if target is None else f" (of {target:g}: {'met' if met else 'not met'})"
+def against(target: float | None, met: bool, quiet: bool = True) -> str:
+    """The target, and what to say of it: a time beside which others worked says nothing."""
+    if target is None:
+        return ""
+    return f" (of {target:g}: {('met' if met else 'not met') if quiet else 'machine busy'})"
 
 
 def write_csv(records: list[dict], path: Path, context: dict) -> None:
@@ -97,10 +103,10 @@ def read_csv(path: Path) -> list[dict]:
 
 
 def draw(records: list[dict], path: Path, title: str) -> None:
-    """Every work in which Loriot and somebody else took part: bars of time, Loriot's first."""
+    """Every work in which Loriot took part: bars of time, Loriot's first, beside its peers' alone."""
     works = {}
     for record in records:
-        if record["ratio"]:
+        if record["ratio"] and not record["contender"].startswith("Loriot,"):
             works.setdefault(record["work"], []).append(record)
     charts = []
     for work, members in works.items():
