@@ -6,7 +6,6 @@ Each repeat runs every contender once, in turn, each in a process of its own, so
 beside which others used the machine is run again. Before anything is timed the answers are compared: of training, the loss of the
 first step without dropout; of embedding, the vectors. Rows are those of Home Depot in the shared data, or the bundled example
 where they are absent. Only real tokens and useful flops count (flops.py), and the peak of a core is measured in the same run.
-A precision that this build of Loriot refuses is left out, with a line that says so.
 """
 
 import argparse
@@ -26,7 +25,7 @@ import process
 import rows
 import table
 from flops import Encoder
-from loriot import Loriot, NotThere
+from loriot import Loriot
 from process import note
 from rows import ROOT
 from table import Row
@@ -168,11 +167,7 @@ class Bench:
 
     def step_contenders(self, shape: str, model, mode: str, precision: str, batch: int, n_steps: int, targets) -> list[Contender]:
         work = f"{shape}{'LoRA' if mode == 'lora' else 'full'} step of {batch} pairs, {precision}"
-        try:
-            check = self.check_loss(model, mode, precision, batch)
-        except NotThere as reason:
-            note(f"{work}: left out: {reason}")
-            return []
+        check = self.check_loss(model, mode, precision, batch)
         encoder = Encoder(model)
         count = encoder.lora_step if mode == "lora" else encoder.full_step
         flops = lambda result: statistics.mean(map(count, result["lengths"]))
@@ -298,11 +293,7 @@ class Bench:
                     peer_run(engine, precision, "--repeats", 0, "--batch-size", 64, "--vectors", path)()
                     check = compare(numpy.load(path), numpy.load(truth), precision, f"{engine}, {precision}")
                     contenders.append(Contender(at, engine, precision, peer_run(engine, precision), threads, check, flops, target))
-            try:
-                our_run(precision, threads, "--repeats", 0, "--vectors", vectors)()
-            except NotThere as reason:
-                note(f"{at}: Loriot is left out: {reason}")
-                continue
+            our_run(precision, threads, "--repeats", 0, "--vectors", vectors)()
             want = numpy.load(truth)
             check = compare(numpy.fromfile(vectors, "<f4").reshape(want.shape), want, precision, f"Loriot, {precision}")
             contenders.append(Contender(at, "Loriot", precision, our_run(precision, threads), threads, check, flops))
@@ -318,11 +309,7 @@ class Bench:
         ours, theirs, peaks, others = defaultdict(list), defaultdict(list), defaultdict(list), defaultdict(float)
         for _ in range(self.args.repeats):
             for precision in self.args.precision:
-                try:
-                    lines, mine = self.loriot.gemm(precision)
-                except NotThere as reason:
-                    note(f"products, {precision}: left out: {reason}")
-                    continue
+                lines, mine = self.loriot.gemm(precision)
                 sizes = sorted({line["m"] for line in lines})
                 command = [sys.executable, ROOT / "bench" / "peers" / "gemm.py", "--precision", precision, "--m", *sizes]
                 finished = process.run(*command, tries=self.args.tries)

@@ -10,10 +10,6 @@ from rows import ROOT
 EXAMPLES = {"embed_speed": "loriot-encoder", "gemm_peak": "loriot-kernels", "index_speed": "loriot-index"}
 
 
-class NotThere(Exception):
-    """Loriot refuses this precision."""
-
-
 class Loriot:
     def __init__(self, folder: Path, tries: int):
         """Builds what is measured; `folder` is for what a measured process writes."""
@@ -27,8 +23,14 @@ class Loriot:
     def cargo(self, *arguments: str, **more):
         return subprocess.run(["cargo", *arguments], cwd=ROOT, check=True, **more)
 
+    def run(self, *command) -> process.Finished:
+        try:
+            return process.run(*command, tries=self.tries)
+        except process.Failed as failed:
+            raise SystemExit(f"error: {failed}") from None
+
     def example(self, name: str, *arguments) -> process.Finished:
-        return refusing(lambda: process.run(self.release / "examples" / name, *arguments, tries=self.tries))
+        return self.run(self.release / "examples" / name, *arguments)
 
     def train(self, model, rows, precision: str, mode: str, threads: int, batch_size: int, n_steps: int, *more) -> dict:
         """The first steps on the rows in their order, as `metrics.jsonl` timed them, and the peak of the whole process."""
@@ -41,7 +43,7 @@ class Loriot:
         ]
         if mode == "full":
             command += ["--full", "--learning-rate", 2e-5]
-        finished = refusing(lambda: process.run(*command, tries=self.tries))
+        finished = self.run(*command)
         lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
         steps = [line for line in lines if line["event"] == "step"]
         return {
@@ -60,12 +62,3 @@ class Loriot:
         """What `gemm_peak --json` says of the forward products of one precision, or of some `shapes`, and what others used."""
         finished = self.example("gemm_peak", "--json", f"{precision} forward {shapes}")
         return [json.loads(line) for line in finished.stdout.splitlines()], finished.others
-
-
-def refusing(run):
-    try:
-        return run()
-    except process.Failed as failed:
-        if "precision" in str(failed) and "`f32`" in str(failed):
-            raise NotThere("this build has no such precision") from None
-        raise SystemExit(f"error: {failed}") from None

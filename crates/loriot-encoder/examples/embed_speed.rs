@@ -9,7 +9,7 @@
 //!                    query: the first of those, alone, likewise
 //! --length N         70
 //! --max-length N     70
-//! --precision NAME   f32
+//! --precision NAME   f32 (the default), bf16 or int8
 //! --threads N        2
 //! --repeats N        5, after one run that is not timed
 //! --vectors FILE     where to write the vectors: f32, little-endian, (texts, width)
