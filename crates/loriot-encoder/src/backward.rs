@@ -229,7 +229,7 @@ impl<'a> Step<'a> {
             let dy = output_of(self.pass, *kind, dy_no);
             let dyb_nr = sized(dyb_nr, dy.n_rows() * group.rank());
             let dyb = MatMut::row_major(dyb_nr, dy.n_rows(), group.rank());
-            self.pass.gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
+            self.pass.lora_gemm(dyb.columns(columns.clone()), 1.0, dy, lora.b(), Init::Zero);
         }
     }
 
@@ -269,7 +269,13 @@ impl<'a> Step<'a> {
         for Member { kind, lora, columns } in group.members() {
             let dropped_ni = sized(&mut self.scratch.lora, n * i);
             let dx = MatMut::row_major(dropped_ni, n, i);
-            self.pass.gemm(dx, lora.scale, dyb().columns(columns.clone()), lora.a(), Init::Zero);
+            self.pass.lora_gemm(
+                dx,
+                lora.scale,
+                dyb().columns(columns.clone()),
+                lora.a(),
+                Init::Zero,
+            );
             self.pass.drop_lora_in_place(dropped_ni, self.texts, self.layer, *kind);
             isa.add(dx_ni, dropped_ni);
         }

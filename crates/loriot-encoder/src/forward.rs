@@ -49,10 +49,10 @@ impl Pass<'_> {
         self.model.isa
     }
 
-    /// A product of activations, or of activations and an adapter's factor, in the model's precision;
-    /// see [`Isa::gemm`].
-    pub(crate) fn gemm(&self, c_mn: MatMut, alpha: f32, a_mk: Mat, b_kn: Mat, init: Init) {
-        self.isa().gemm_in(self.model.precision, c_mn, alpha, a_mk, b_kn, init);
+    /// A product of activations and an adapter's factor, in the model's precision; see [`Isa::gemm`].
+    pub(crate) fn lora_gemm(&self, c_mn: MatMut, alpha: f32, a_mk: Mat, b_kn: Mat, init: Init) {
+        let precision = self.model.precision;
+        self.isa().for_narrow(precision).gemm_in(precision, c_mn, alpha, a_mk, b_kn, init);
     }
 
     /// The lowest layer with something trained in it; the number of layers if nothing is.
@@ -343,11 +343,11 @@ impl LinearPass<'_> {
             for Member { kind, lora, columns } in group.members() {
                 let x_ni = self.pass.drop_lora(scratch, x_ni, self.texts, self.layer, *kind);
                 let xa = MatMut::row_major(xa_nr, n, r).columns(columns.clone());
-                self.pass.gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
+                self.pass.lora_gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
             }
         } else {
             let a = group.stack_a(scratch, false);
-            self.pass.gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
+            self.pass.lora_gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
         }
         let b = group.stack_b(scratch, o, |kind| output_columns(kind, config));
         let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };

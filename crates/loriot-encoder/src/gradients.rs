@@ -52,6 +52,13 @@ impl<'a> LayerSums<'a> {
         RowProduct::new(self.pass.isa(), self.pass.model.precision, alpha, c_mk, shape)
     }
 
+    /// [`LayerSums::sum`] of a product with a side as narrow as LoRA's rank.
+    fn narrow_sum(self, alpha: f32, c_mk: &'a mut [f32], shape: (usize, usize)) -> RowProduct<'a> {
+        let precision = self.pass.model.precision;
+        let isa = self.pass.isa().for_narrow(precision);
+        RowProduct::new(isa, precision, alpha, c_mk, shape)
+    }
+
     /// Adds to the gradients of an adapter's factors.
     pub(crate) fn lora(
         self,
@@ -72,7 +79,7 @@ impl<'a> LayerSums<'a> {
         };
         let xa_of = columns_of.clone();
         tasks.push(Box::new(move || {
-            let mut db = self.sum(scale, db_or, (o, r));
+            let mut db = self.narrow_sum(scale, db_or, (o, r));
             for chunk in self.chunks {
                 let xa = xa_of(self.tape(chunk).xa_nr.get(kind));
                 db.add(chunk.gradients.dy(pass, kind), xa);
@@ -81,7 +88,7 @@ impl<'a> LayerSums<'a> {
         }));
         tasks.push(Box::new(move || {
             let mut dropped = Vec::new();
-            let mut da = self.sum(scale, da_ri, (r, i));
+            let mut da = self.narrow_sum(scale, da_ri, (r, i));
             for chunk in self.chunks {
                 let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
                 let x_ni = self.input(chunk, kind);
@@ -119,7 +126,8 @@ impl<'a> LayerSums<'a> {
         }
         tasks.push(Box::new(move || {
             // A row of ones times dy, in f32 because it is a sum.
-            let mut dbias = RowProduct::new(pass.isa(), Precision::F32, 1.0, dbias_o, (1, o));
+            let isa = pass.isa().for_narrow(Precision::F32);
+            let mut dbias = RowProduct::new(isa, Precision::F32, 1.0, dbias_o, (1, o));
             for chunk in self.chunks {
                 let dy = chunk.gradients.dy(pass, kind);
                 dbias.add(Mat::strided(&[1.0], dy.n_rows(), 1, 0, 0), dy);

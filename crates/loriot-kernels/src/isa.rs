@@ -194,6 +194,11 @@ impl Isa {
         }
     }
 
+    /// The best level of this CPU that has no tiles, or this one where it has none.
+    pub(crate) fn without_tiles(self) -> Isa {
+        Isa(self.0.min(Level::Avx512Bf16))
+    }
+
     /// What this value proves.
     pub fn level(self) -> Level {
         self.0

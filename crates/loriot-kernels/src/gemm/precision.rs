@@ -41,4 +41,10 @@ impl Isa {
     pub fn has_native(self, precision: Precision) -> bool {
         precision == Precision::F32 || self.level() >= Level::Avx512Bf16
     }
+
+    /// The level for [`Isa::gemm_in`] of a product with a narrow side, such as LoRA's rank: in f32 splitting the wide
+    /// operand for tiles costs more than tiles save.
+    pub fn for_narrow(self, precision: Precision) -> Isa {
+        if precision == Precision::F32 { self.without_tiles() } else { self }
+    }
 }
