@@ -352,8 +352,7 @@ fn prefetch_lines(bytes: &[u8]) {
 ///
 /// # Safety
 ///
-/// Between the ends of [`with_tiles`], with micro-kernels that take `step_bytes` of the strip per plane and tile of
-/// rows, and operands as long as `depth` says.
+/// Between the ends of [`with_tiles`], with micro-kernels for up to 16 and up to 32 rows whose steps have `planes` planes.
 unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsafe fn(&Run); 2]) {
     let Tile { rows, depth, a, b, c, c_stride, start, prefetch, .. } = tile;
     prefetch_lines(prefetch);
