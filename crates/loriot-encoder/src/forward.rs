@@ -89,15 +89,11 @@ impl Pass<'_> {
         self.dropout.is_some_and(|dropout| dropout.rates.lora > 0.0)
     }
 
-    /// Multiplies a hidden state, or a gradient by one, by the mask of `site`.
-    pub(crate) fn drop_hidden(&self, x_nd: &mut [f32], chunk: Texts<'_>, layer: usize, site: Site) {
-        let Some(dropout) = self.dropout.filter(|dropout| dropout.rates.hidden > 0.0) else {
-            return;
-        };
-        let width = self.d();
-        for (rows, key) in chunk.rows() {
-            let x = &mut x_nd[rows.start * width..rows.end * width];
-            self.isa().dropout(x, dropout.stream(key, layer, site), 0, dropout.rates.hidden);
+    /// Multiplies the embeddings, or a gradient by them, by their mask.
+    pub(crate) fn drop_embeddings(&self, x_nd: &mut [f32], texts: Texts<'_>) {
+        let mut streams = Vec::new();
+        if let Some(dropout) = self.hidden_dropout(&mut streams, texts, 0, Site::Embeddings) {
+            self.isa().dropout_texts(x_nd, self.d(), &dropout);
         }
     }
 
@@ -228,7 +224,7 @@ fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
         pass.model.config.layer_norm_eps,
     );
     let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
-    pass.drop_hidden(x_nd, texts, 0, Site::Embeddings);
+    pass.drop_embeddings(x_nd, texts);
 }
 
 /// One layer, from its input in `scratch.x_nd` to its result in the same place. What the backward pass

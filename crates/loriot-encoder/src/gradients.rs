@@ -13,7 +13,6 @@ use crate::modules::LinearKind;
 use crate::row_product::RowProduct;
 use crate::tape::{ChunkTape, LayerTape, sized};
 use crate::workers::Workers;
-use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Mat, Precision};
 
 /// A piece of a layer's parameter gradients that one thread computes.
@@ -185,7 +184,7 @@ impl EmbeddingGradients<'_> {
         workers.for_each(chunks.iter_mut().collect(), |chunk: &mut ChunkTape| {
             let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
             let dx_nd = &mut chunk.gradients.dy_nd;
-            pass.drop_hidden(dx_nd, texts, 0, Site::Embeddings);
+            pass.drop_embeddings(dx_nd, texts);
             let (xhat_nd, rstd_n) = (&chunk.embeddings_xhat_nd, &chunk.embeddings_rstd_n);
             let weight_d = &pass.model.embeddings.norm.weight_d;
             let dsum_nd = sized(&mut chunk.scratch.x_nd, dx_nd.len());

@@ -211,12 +211,6 @@ impl Bench {
                 &mut dx, &mut da, dy, &xhat, &rstd, &weight, dropout,
             );
         });
-        let (mut half, mut back) = (vec![0; n * D], vec![0.0; n * D]);
-        isa.to_bf16(&mut half, &branch);
-        self.report("to_bf16", n, 0.0, || isa.to_bf16(&mut half, black_box(&branch)));
-        isa.from_bf16(&mut back, &half);
-        check("to_bf16, from_bf16", &back, &wide(&branch), 1.0 / 256.0);
-        self.report("from_bf16", n, 0.0, || isa.from_bf16(&mut back, black_box(&half)));
         self.report("dropout", n, 0.0, || {
             for (rows, stream) in y.chunks_exact_mut(len * D).zip(&streams) {
                 isa.dropout(black_box(rows), *stream, 0, P);

@@ -1,4 +1,4 @@
-//! Dense f32 kernels of a BERT-type encoder: slices in, slices out, no I/O, no threads, no model names.
+//! Dense kernels of a BERT-type encoder, in f32 with products also in bf16 and int8: slices in, slices out, no I/O, no threads, no model names.
 //!
 //! Every kernel exists as [`mod@reference`] (f64, plain loops: the definition), in portable scalar form, and for the
 //! instruction sets of [`isa`], chosen at run time. Callers split rows among threads; no kernel's result depends on how.
@@ -21,7 +21,6 @@
 //! - `aligned`: buffers on cache lines
 //! - [`gemm`]: matrix products, and linear layers with weights packed once
 //! - [`layer_norm`], [`activation`], [`attention`], [`dropout`], [`elementwise`], [`pooling`]: the rest of an encoder
-//! - [`bf16`]: between f32 and bfloat16
 //! - [`adam`]: the optimiser's step
 
 #![allow(unsafe_code, reason = "intrinsics need it; each block says why it is sound")]
@@ -46,8 +45,6 @@ pub mod dropout;
 pub mod elementwise;
 
 pub mod pooling;
-
-pub mod bf16;
 
 pub mod adam;
 

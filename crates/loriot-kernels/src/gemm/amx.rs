@@ -512,7 +512,6 @@ impl kernel::Kernel for Split {
     const ROW_UNIT: usize = MR;
     const K_UNIT: usize = BF16_STEP;
     const PLANES: usize = PLANES;
-    const MC: usize = 512;
     const A_STRIDE: usize = PLANES * SPLIT_KC;
 
     fn tile(self, tile: Tile<'_, u16>) {

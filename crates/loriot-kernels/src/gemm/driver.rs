@@ -325,44 +325,47 @@ impl<'a> Right<'a> {
             Right::Plain { b, scale } => {
                 kernel.pack_right(panel, b.rows(depth).columns(cols), *scale);
             }
-            Right::Packed(w) => match w.f32_panels() {
-                Some(panels) => {
-                    let w_panel = &panels[w.start_of(cols.start / K::NR, depth.start)..];
-                    let b = Mat::strided(w_panel, depth.len(), cols.len(), K::NR, 1);
-                    kernel.pack_right(panel, b, 1.0);
-                }
-                None => {
-                    let (k_0, n) = (depth.start, cols.len());
-                    let wide = widened.at_least(depth.len() * n);
-                    let n_0 = cols.start;
-                    w.widen(depth.clone(), cols, |o, i, w| wide[(i - k_0) * n + o - n_0] = w);
-                    kernel.pack_right(panel, Mat::row_major(wide, depth.len(), n), 1.0);
-                }
-            },
-            Right::PackedTransposed(w) => match w.f32_panels() {
-                Some(panels) => {
+            Right::Packed(w) => {
+                let widened = widen(w, depth, cols, false, widened);
+                kernel.pack_right(panel, widened, 1.0);
+            }
+            Right::PackedTransposed(w) => {
+                if let Some(panels) = w.f32_panels() {
                     let mut o = depth.start;
                     while o < depth.end {
                         // The outputs of one of the weight's own panels are the rows of its transpose.
                         let n_o = (K::NR - o % K::NR).min(depth.end - o);
                         let w_panel = &panels[w.start_of(o / K::NR, cols.start) + o % K::NR..];
                         let src = Mat::strided(w_panel, n_o, cols.len(), 1, K::NR);
-                        let at = (o - depth.start) * K::NR * K::PLANES;
-                        kernel.pack_right(&mut panel[at..], src, 1.0);
+                        kernel.pack_right(&mut panel[(o - depth.start) * K::NR..], src, 1.0);
                         o += n_o;
                     }
+                } else if !kernel.pack_transposed(panel, w, depth.clone(), cols.clone()) {
+                    let widened = widen(w, depth, cols, true, widened);
+                    kernel.pack_right(panel, widened, 1.0);
                 }
-                None if kernel.pack_transposed(panel, w, depth.clone(), cols.clone()) => {}
-                None => {
-                    let (k_0, n) = (depth.start, cols.len());
-                    let wide = widened.at_least(depth.len() * n);
-                    let n_0 = cols.start;
-                    w.widen(cols, depth.clone(), |o, i, w| wide[(o - k_0) * n + i - n_0] = w);
-                    kernel.pack_right(panel, Mat::row_major(wide, depth.len(), n), 1.0);
-                }
-            },
+            }
         }
     }
+}
+
+/// Rows `depth` and columns `cols` of `Wᵀ`, or of `W` if `transposed`, from a weight in another kernel's order.
+fn widen<'s>(
+    w: &PackedWeight,
+    depth: Range<usize>,
+    cols: Range<usize>,
+    transposed: bool,
+    widened: &'s mut AlignedBuf<f32>,
+) -> Mat<'s> {
+    let (k, n) = (depth.len(), cols.len());
+    let (first_k, first_col) = (depth.start, cols.start);
+    let widened = widened.at_least(k * n);
+    let (inputs, outputs) = if transposed { (cols, depth) } else { (depth, cols) };
+    w.widen(inputs, outputs, |o, i, value| {
+        let (row, col) = if transposed { (o, i) } else { (i, o) };
+        widened[(row - first_k) * n + col - first_col] = value;
+    });
+    Mat::row_major(widened, k, n)
 }
 
 impl PackedWeight {

@@ -19,7 +19,7 @@ use std::ops::Range;
 ///
 /// bf16 and int8 panels have 32 columns, in the order of AMX tiles on every instruction set; `i_len` is filled up with
 /// zeros to whole tiles. So have f32 panels on AMX, whose three parts stand one behind the other in each step: 6 bytes
-/// a weight, which spares splitting it for every 256 rows.
+/// a weight, which spares splitting it for every block of rows.
 ///
 /// [`Isa::linear`] reads panels as they lie where its instruction set can. [`Isa::linear_backward`] transposes a block at
 /// a time into scratch, which costs it about 8 % of its speed at 256 rows (AVX-512, f32, 384×384) and spares a second
