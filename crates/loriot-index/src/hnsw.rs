@@ -1,8 +1,8 @@
 //! A navigable small-world graph (Malkov and Yashunin, 2016), by usearch: few vectors looked at.
 //!
 //! The graph finds candidates; their scores are computed anew from the vector file, so that a hit
-//! has the same score here and in [`crate::exact`]. Vectors are inserted by several threads at
-//! once, so two builds give two graphs: this is the one part of a catalogue that is not
+//! has the same score here and in [`crate::exact`]. After the first 512 vectors several threads
+//! insert at once, so two builds give two graphs: this is the one part of a catalogue that is not
 //! reproducible to the bit.
 //!
 //! usearch keeps its own copy of the vectors beside the graph, in memory while it builds and in
@@ -22,6 +22,11 @@ pub use crate::graph_check::GraphFault;
 
 /// Searches that may run at once; usearch wants the number in advance.
 const MAX_SEARCHES_AT_ONCE: usize = 256;
+
+/// Vectors inserted one after another before several threads insert at once: in a small graph the
+/// insertions under way at one time are a large part of it, and do not see each other as
+/// neighbours.
+const N_INSERTED_ALONE: usize = 512;
 
 /// How a graph is built.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,12 +110,14 @@ impl Hnsw {
         graph
             .reserve_capacity_and_threads(vectors.len(), rayon::current_num_threads())
             .map_err(build)?;
-        let rows = vectors.rows_cd().par_chunks_exact(vectors.dim()).enumerate();
-        rows.try_for_each(|(row, vector)| {
-            graph.add(row as u64, vector).map_err(build)?;
+        let insert = |row: usize| {
+            graph.add(row as u64, vectors.row(VectorId(row as u32))).map_err(build)?;
             on_insert();
             Ok(())
-        })?;
+        };
+        let n_alone = vectors.len().min(N_INSERTED_ALONE);
+        (0..n_alone).try_for_each(insert)?;
+        (n_alone..vectors.len()).into_par_iter().try_for_each(insert)?;
         Ok(Hnsw { graph })
     }
 
