@@ -26,6 +26,10 @@ use std::error::Error;
 use std::hint::black_box;
 use std::time::Instant;
 
+/// As in the `loriot` binary.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Encodings of one query that are timed together.
 const N_QUERY_CALLS: usize = 50;
 

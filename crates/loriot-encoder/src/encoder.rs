@@ -22,7 +22,10 @@ use std::path::Path;
 use std::sync::Mutex;
 
 /// Tokens of a micro-batch that one thread embeds at a time.
-const MICRO_BATCH_TOKENS: usize = 512;
+const MICRO_BATCH_TOKENS: usize = 320;
+
+/// Rows that the kernels with the largest tiles take at a time.
+const ROW_GROUP: usize = 32;
 
 /// The longest training text unless something says otherwise, as in the guide that Loriot follows.
 pub const TRAINING_MAX_LENGTH: usize = 70;
@@ -453,25 +456,66 @@ impl Loaded {
 }
 
 /// Cuts texts that are sorted by length into micro-batches of about [`MICRO_BATCH_TOKENS`], smaller
-/// where there would be too few for the threads.
-fn micro_batches<'a>(texts: &'a [usize], ids: &[Vec<u32>], n_threads: usize) -> Vec<&'a [usize]> {
+/// where there would be too few for the threads. A batch ends where its tokens fill whole groups of
+/// [`ROW_GROUP`] best, so that the kernels' last rows are few.
+fn micro_batches<'a>(
+    mut texts: &'a [usize],
+    ids: &[Vec<u32>],
+    n_threads: usize,
+) -> Vec<&'a [usize]> {
     let total: usize = texts.iter().map(|&text| ids[text].len()).sum();
     let budget = total.div_ceil(n_threads).min(MICRO_BATCH_TOKENS);
     let mut batches = Vec::new();
-    let (mut start, mut tokens) = (0, 0);
-    for (at, &text) in texts.iter().enumerate() {
-        tokens += ids[text].len();
-        if tokens >= budget {
-            batches.push(&texts[start..=at]);
-            (start, tokens) = (at + 1, 0);
+    while !texts.is_empty() {
+        let (mut tokens, mut best, mut best_fill) = (0, texts.len(), 0.0);
+        for (at, &text) in texts.iter().enumerate() {
+            tokens += ids[text].len();
+            let fill = tokens as f64 / tokens.next_multiple_of(ROW_GROUP) as f64;
+            if tokens >= budget - budget / 4 && fill > best_fill {
+                (best, best_fill) = (at + 1, fill);
+            }
+            if tokens >= budget + budget / 4 {
+                break;
+            }
         }
-    }
-    if start < texts.len() {
-        batches.push(&texts[start..]);
+        let (batch, rest) = texts.split_at(best);
+        batches.push(batch);
+        texts = rest;
     }
     batches
 }
 
 fn short(sha256: &str) -> String {
     sha256.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn micro_batches_hold_every_text_once_and_fill_groups_of_rows() {
+        for n_texts in [0, 1, 2, 3, 50, 1_000] {
+            let ids: Vec<Vec<u32>> =
+                (0..n_texts).map(|text| vec![0; 60 - text * 55 / n_texts]).collect();
+            let texts: Vec<usize> = (0..n_texts).collect();
+            for n_threads in [1, 2, 8] {
+                let batches = micro_batches(&texts, &ids, n_threads);
+                assert_eq!(batches.concat(), texts);
+                let tokens = batches.iter().map(|batch| batch.iter().map(|&t| ids[t].len()).sum());
+                let tokens: Vec<usize> = tokens.collect();
+                assert!(
+                    tokens
+                        .iter()
+                        .all(|&tokens| (1..=MICRO_BATCH_TOKENS * 5 / 4 + 60).contains(&tokens))
+                );
+                assert!(n_texts < n_threads || batches.len() >= n_threads, "{}", batches.len());
+                if n_texts == 1_000 {
+                    let rows: usize = tokens.iter().map(|n| n.next_multiple_of(ROW_GROUP)).sum();
+                    let total: usize = tokens.iter().sum();
+                    assert!(rows * 100 <= total * 102, "{rows} rows of {total} tokens");
+                }
+            }
+        }
+    }
 }

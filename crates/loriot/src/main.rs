@@ -20,6 +20,11 @@ mod table;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use std::process::ExitCode;
 
+/// Asks the system for pages of 2 MiB: with those of 4 KiB the weights and activations of one pass are more than the
+/// CPU keeps addresses of.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Teach a text encoder your catalogue, then embed, index and search it
 #[derive(Debug, Parser)]
 #[command(name = "loriot", version, max_term_width = 100)]

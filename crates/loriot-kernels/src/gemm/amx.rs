@@ -354,8 +354,7 @@ fn prefetch_lines(bytes: &[u8]) {
 ///
 /// Between the ends of [`with_tiles`], with micro-kernels for up to 16 and up to 32 rows whose steps have `planes` planes.
 unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsafe fn(&Run); 2]) {
-    let Tile { rows, depth, a, b, c, c_stride, start, prefetch, .. } = tile;
-    prefetch_lines(prefetch);
+    let Tile { rows, depth, a, b, c, c_stride, start, .. } = tile;
     let n_steps = depth.div_ceil(BF16_STEP);
     let row_tiles = rows.div_ceil(TILE);
     assert!(a.len() >= n_steps * planes * row_tiles * TILE_BYTES / 2, "length of a strip");
