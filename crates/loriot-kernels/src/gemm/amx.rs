@@ -442,8 +442,14 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_left_bf16` enables.
-        with_contiguous(a, |a| unsafe { pack_left_bf16(strips, a, alpha) });
+        // SAFETY: `self` exists only where an `Isa` proved the features that the packing functions enable.
+        unsafe {
+            if a.row_stride() == 1 {
+                pack_left_transposed::<1>(strips, a, alpha, BF16_KC);
+            } else {
+                with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
+            }
+        }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
@@ -487,6 +493,36 @@ fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
     }
 }
 
+/// The strips, `a_stride` a row, of a view whose columns are contiguous, in one bf16 or three.
+///
+/// Pairs of a column's values, rounded, are words of 32 bits; 16 rows of 16 of them are transposed in registers.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
+fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, a_stride: usize) {
+    for (step_idx, k) in (0..a.n_cols()).step_by(BF16_STEP).enumerate() {
+        for row in (0..a.n_rows()).step_by(TILE) {
+            let mut pairs = [[_mm512_setzero_ps(); TILE]; P];
+            for pair in 0..TILE {
+                let column = |k: usize| load_2(row_part(a.t(), k, row), alpha)[0];
+                let k = k + 2 * pair;
+                for (plane, part) in split::<P>([column(k), column(k + 1)]).into_iter().enumerate()
+                {
+                    // SAFETY: both types are 64 bytes, all of whose patterns are values.
+                    pairs[plane][pair] = unsafe { std::mem::transmute(interleave_halves(part)) };
+                }
+            }
+            let place = RowPlace::new(row, a.n_rows(), (P, BF16_STEP, a_stride));
+            for (plane, pairs) in pairs.into_iter().enumerate() {
+                let to = &mut strips[place.first + step_idx * place.step + plane * place.plane..];
+                let to = to.as_chunks_mut::<BF16_STEP>().0[..TILE].iter_mut();
+                for (to, row) in to.zip(avx512::transpose(pairs)) {
+                    // SAFETY: as above.
+                    store_bf16(to, unsafe { std::mem::transmute::<__m512, __m512bh>(row) });
+                }
+            }
+        }
+    }
+}
+
 /// f32 times f32, each split in three bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
@@ -521,8 +557,14 @@ impl kernel::Kernel for Split {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `pack_left_split` enables.
-        with_contiguous(a, |a| unsafe { pack_left_split(strips, a, alpha) });
+        // SAFETY: `self` exists only where an `Isa` proved the features that the packing functions enable.
+        unsafe {
+            if a.row_stride() == 1 {
+                pack_left_transposed::<PLANES>(strips, a, alpha, PLANES * SPLIT_KC);
+            } else {
+                with_contiguous(a, |a| pack_left_split(strips, a, alpha));
+            }
+        }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
@@ -557,12 +599,12 @@ impl kernel::Kernel for Split {
     }
 }
 
-/// The three parts of 32 values: each the bf16 nearest to what the ones before leave over.
+/// The first parts of 32 values, of which three are all: each the bf16 nearest to what the ones before leave over.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn split([mut low, mut high]: [__m512; 2]) -> [__m512bh; PLANES] {
-    let mut planes = [_mm512_cvtne2ps_pbh(high, low); PLANES];
-    for plane in 1..PLANES {
+fn split<const P: usize>([mut low, mut high]: [__m512; 2]) -> [__m512bh; P] {
+    let mut planes = [_mm512_cvtne2ps_pbh(high, low); P];
+    for plane in 1..P {
         // SAFETY: both types are 64 bytes, all of whose patterns are values.
         let before: __m512i = unsafe { std::mem::transmute(planes[plane - 1]) };
         let widen = |half: __m256i| {
@@ -583,7 +625,7 @@ fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
         let RowPlace { first, plane, step } = place;
         let values = row_of(a, row);
         for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
-            for (at, part) in split(load_2(values, alpha)).into_iter().enumerate() {
+            for (at, part) in split::<PLANES>(load_2(values, alpha)).into_iter().enumerate() {
                 store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
             }
         }
@@ -597,7 +639,7 @@ fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
     for k in (0..b.n_rows()).step_by(2) {
         for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
             let [first, second] = [row_part(b, k, col), row_part(b, k + 1, col)];
-            let parts = split([load_2(first, scale)[0], load_2(second, scale)[0]]);
+            let parts = split::<PLANES>([load_2(first, scale)[0], load_2(second, scale)[0]]);
             let at = k / BF16_STEP * PLANES * PLANE + tiles::place(2, k % BF16_STEP, tile);
             let to = &mut panel[at..];
             for (plane, part) in parts.into_iter().enumerate() {

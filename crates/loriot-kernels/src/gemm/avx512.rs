@@ -159,7 +159,7 @@ fn copy_columns(dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
 /// The transpose of 16 rows of 16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
+pub(super) fn transpose(rows: [__m512; 16]) -> [__m512; 16] {
     // Two rounds turn 4×4 blocks within the 128-bit quarters: then quarter q of row 4g + j holds rows 4g..4g+4 of
     // column 4q + j. Two more rounds turn the 4×4 matrix of quarters.
     let mut quarters = [_mm512_setzero_ps(); 16];

@@ -15,6 +15,9 @@ pub(super) const NC: usize = 128;
 /// Blocks of `k` begin at multiples of this where they can: whole panels of a packed weight, whole transposes.
 const K_UNIT: usize = 32;
 
+/// Products that are summed in one result: a layer's and an adapter's.
+const MAX_TERMS: usize = 2;
+
 /// The largest tile of any kernel, and its columns.
 const MAX_TILE: usize = 32 * MAX_NR;
 const MAX_NR: usize = 32;
@@ -100,40 +103,29 @@ impl<'a> Product<'a> {
         let max_rows = K::MC.next_multiple_of(K::MR).min(m.next_multiple_of(K::MR));
         let Scratch { a: strips, b: panels, widened, .. } = scratch;
         let strips = strips.at_least_of::<K::Unit>(max_rows * K::A_STRIDE);
-        // Without any k, one empty block still writes what the product starts from.
-        let depths = terms.iter().flat_map(|term| {
-            let blocks = even_ranges(term.a.n_cols(), K::KC, K_UNIT.max(K::K_UNIT));
-            blocks.map(move |depth| (term, depth))
-        });
-        let n_depths = depths.clone().count();
-        let blocks = even_ranges(m, max_rows, K::MR).flat_map(|rows| {
-            depths.clone().enumerate().flat_map(move |(depth_idx, (term, depth))| {
-                let rows = rows.clone();
-                even_ranges(n, NC, K::NR).map(move |cols| Block {
-                    rows: rows.clone(),
-                    cols,
-                    depth: depth.clone(),
-                    depth_idx,
-                    term,
-                })
-            })
-        });
-        let mut blocks = blocks.peekable();
-        while let Some(Block { rows, cols, depth, depth_idx, term }) = blocks.next() {
-            let next = blocks.peek().map_or(Source::NONE, |next| {
+        let schedule = Schedule::new::<K>(terms, (m, n), max_rows);
+        let panels = panels.at_least_of::<K::Unit>(schedule.panels_len::<K>());
+        for idx in 0..schedule.n_blocks() {
+            let Block { rows, cols, depth, depth_idx, term, panels_at } = schedule.block::<K>(idx);
+            let next = schedule.next::<K>(idx).map_or(Source::NONE, |next| {
                 next.term.b.source(next.depth.clone(), next.cols.clone())
             });
             if cols.start == 0 {
                 let a_block = term.a.rows(rows.clone()).columns(depth.clone());
                 kernel.pack_left(strips, a_block, term.alpha);
             }
-            let panels = term.b.panels(kernel, depth.clone(), cols.clone(), panels, widened);
+            let panels = &mut panels[panels_at.start * panel_len::<K>(depth.len())..];
+            if panels_at.is_new {
+                term.b.pack(kernel, depth.clone(), cols.clone(), panels, widened);
+            }
+            let panels = term.b.panels::<K>(depth.clone(), cols.clone(), panels);
             let init = if depth_idx == 0 { init } else { Init::Accumulate };
             let n_tiles = rows.len().div_ceil(K::MR) * cols.len().div_ceil(K::NR);
             let mut tile_idx = 0;
             for strip in even_ranges(rows.len(), K::MR, K::ROW_UNIT) {
                 let first_row = rows.start + strip.start;
-                let is_last = depth_idx + 1 == n_depths && !matches!(epilogue, Epilogue::None);
+                let is_last =
+                    depth_idx + 1 == schedule.n_depths() && !matches!(epilogue, Epilogue::None);
                 if is_last {
                     epilogue.prefetch(first_row..first_row + strip.len(), cols.clone());
                 }
@@ -178,6 +170,91 @@ struct Block<'a> {
     /// Which of the blocks of `k` this is, over all terms.
     depth_idx: usize,
     term: &'a Term<'a>,
+    panels_at: PanelsAt,
+}
+
+/// Where the panels of a block lie in the buffer for them, if they are not used as they are stored.
+struct PanelsAt {
+    /// Panels before them.
+    start: usize,
+    /// Whether they still have to be packed.
+    is_new: bool,
+}
+
+/// The blocks of a product in their order: rows, then `k`, then columns, so that the sums of some rows are finished while
+/// they are in the L2 cache. Where the right operand has to be packed, and there is more than one block of rows, `k` comes
+/// first: what is packed is kept for all rows.
+struct Schedule<'a> {
+    terms: &'a [Term<'a>],
+    rows: EvenRanges,
+    cols: EvenRanges,
+    /// Blocks of `k` of each term.
+    depths: [EvenRanges; MAX_TERMS],
+    keeps_panels: bool,
+}
+
+impl<'a> Schedule<'a> {
+    fn new<K: Kernel>(terms: &'a [Term<'a>], (m, n): (usize, usize), max_rows: usize) -> Self {
+        assert!(terms.len() <= MAX_TERMS, "terms of a product");
+        // Without any k, one empty block still writes what the product starts from.
+        let depths = std::array::from_fn(|term| {
+            let k = terms.get(term).map_or(0, |term| term.a.n_cols());
+            EvenRanges::new(k, K::KC, K_UNIT.max(K::K_UNIT))
+        });
+        let rows = EvenRanges::new(m, max_rows, K::MR);
+        let cols = EvenRanges::new(n, NC, K::NR);
+        let keeps_panels = rows.len() > 1 && !terms.iter().any(|term| term.b.is_stored::<K>());
+        Schedule { terms, rows, cols, depths, keeps_panels }
+    }
+
+    fn n_depths(&self) -> usize {
+        self.depths[..self.terms.len()].iter().map(EvenRanges::len).sum()
+    }
+
+    fn n_blocks(&self) -> usize {
+        self.rows.len() * self.n_depths() * self.cols.len()
+    }
+
+    /// Units of the buffer for panels.
+    fn panels_len<K: Kernel>(&self) -> usize {
+        let needs = |term: usize| {
+            let n_cols = if self.keeps_panels { self.cols.total } else { self.cols.max_len() };
+            panel_len::<K>(self.depths[term].max_len()) * n_cols.div_ceil(K::NR)
+        };
+        (0..self.terms.len())
+            .filter(|&term| !self.terms[term].b.is_stored::<K>())
+            .map(needs)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn block<K: Kernel>(&self, idx: usize) -> Block<'a> {
+        let (outer, col) = (idx / self.cols.len(), idx % self.cols.len());
+        let (row, depth_idx) = if self.keeps_panels {
+            (outer % self.rows.len(), outer / self.rows.len())
+        } else {
+            (outer / self.n_depths(), outer % self.n_depths())
+        };
+        let n_first = self.depths[0].len();
+        let (term, depth) =
+            if depth_idx < n_first { (0, depth_idx) } else { (1, depth_idx - n_first) };
+        let cols = self.cols.get(col);
+        Block {
+            rows: self.rows.get(row),
+            panels_at: PanelsAt {
+                start: if self.keeps_panels { cols.start / K::NR } else { 0 },
+                is_new: !self.keeps_panels || row == 0,
+            },
+            cols,
+            depth: self.depths[term].get(depth),
+            depth_idx,
+            term: &self.terms[term],
+        }
+    }
+
+    fn next<K: Kernel>(&self, idx: usize) -> Option<Block<'a>> {
+        (idx + 1 < self.n_blocks()).then(|| self.block::<K>(idx + 1))
+    }
 }
 
 impl<'a> Start<'a> {
@@ -268,14 +345,39 @@ impl<'a> Right<'a> {
         }
     }
 
-    /// Rows `depth` and columns `cols` as panels.
-    fn panels<'s, K: Kernel>(
-        &'s self,
+    /// Whether its panels can be used as they lie.
+    fn is_stored<K: Kernel>(&self) -> bool {
+        matches!(self, Right::Packed(w) if K::stored(w).is_some())
+    }
+
+    /// Makes the panels of rows `depth` and columns `cols`, unless they are stored.
+    fn pack<K: Kernel>(
+        &self,
         kernel: K,
         depth: Range<usize>,
         cols: Range<usize>,
-        scratch: &'s mut AlignedBuf<u8>,
+        panels: &mut [K::Unit],
         widened: &mut AlignedBuf<f32>,
+    ) {
+        if self.is_stored::<K>() {
+            return;
+        }
+        let panels = panels.chunks_exact_mut(panel_len::<K>(depth.len()).max(1));
+        for (col, panel) in cols.clone().step_by(K::NR).zip(panels) {
+            let panel_cols = col..cols.end.min(col + K::NR);
+            if panel_cols.len() < K::NR || !depth.len().is_multiple_of(K::K_UNIT) {
+                panel.fill(K::Unit::default());
+            }
+            self.pack_panel(kernel, depth.clone(), panel_cols, panel, widened);
+        }
+    }
+
+    /// The panels of rows `depth` and columns `cols`: those stored, or those packed.
+    fn panels<'s, K: Kernel>(
+        &'s self,
+        depth: Range<usize>,
+        cols: Range<usize>,
+        packed: &'s [K::Unit],
     ) -> Panels<'s, K::Unit> {
         let panel_len = panel_len::<K>(depth.len());
         if let Right::Packed(w) = self
@@ -284,19 +386,10 @@ impl<'a> Right<'a> {
             let data = &panels[w.start_of(cols.start / K::NR, depth.start)..];
             return Panels { data, panel_stride: w.panel_stride(), panel_len };
         }
-        let data = scratch.at_least_of::<K::Unit>(panel_len * cols.len().div_ceil(K::NR));
-        for (panel_idx, col) in cols.clone().step_by(K::NR).enumerate() {
-            let panel_cols = col..cols.end.min(col + K::NR);
-            let panel = &mut data[panel_idx * panel_len..][..panel_len];
-            if panel_cols.len() < K::NR || !depth.len().is_multiple_of(K::K_UNIT) {
-                panel.fill(K::Unit::default());
-            }
-            self.pack_panel(kernel, depth.clone(), panel_cols, panel, widened);
-        }
-        Panels { data, panel_stride: panel_len, panel_len }
+        Panels { data: packed, panel_stride: panel_len, panel_len }
     }
 
-    /// The memory that [`Right::panels`] would read.
+    /// The memory that [`Right::panels`] comes from.
     fn source(&self, depth: Range<usize>, cols: Range<usize>) -> Source<'a> {
         match *self {
             Right::Packed(w) => w.source(cols, depth),
@@ -392,9 +485,36 @@ pub(super) fn even_ranges(
     total: usize,
     max: usize,
     unit: usize,
-) -> impl Iterator<Item = Range<usize>> + Clone {
-    let n_ranges = total.div_ceil(max).max(1);
-    let n_units = total.div_ceil(unit);
-    let bound = move |range_idx: usize| (range_idx * n_units / n_ranges * unit).min(total);
-    (0..n_ranges).map(move |range_idx| bound(range_idx)..bound(range_idx + 1))
+) -> impl Iterator<Item = Range<usize>> {
+    let ranges = EvenRanges::new(total, max, unit);
+    (0..ranges.len()).map(move |idx| ranges.get(idx))
+}
+
+/// See [`even_ranges`].
+struct EvenRanges {
+    total: usize,
+    unit: usize,
+    n_ranges: usize,
+}
+
+impl EvenRanges {
+    fn new(total: usize, max: usize, unit: usize) -> EvenRanges {
+        EvenRanges { total, unit, n_ranges: total.div_ceil(max).max(1) }
+    }
+
+    fn len(&self) -> usize {
+        self.n_ranges
+    }
+
+    fn get(&self, idx: usize) -> Range<usize> {
+        let n_units = self.total.div_ceil(self.unit);
+        let bound = |idx: usize| (idx * n_units / self.n_ranges * self.unit).min(self.total);
+        bound(idx)..bound(idx + 1)
+    }
+
+    /// Of the longest range, at most.
+    fn max_len(&self) -> usize {
+        let n_units = self.total.div_ceil(self.unit);
+        (n_units.div_ceil(self.n_ranges) * self.unit).min(self.total)
+    }
 }
