@@ -500,21 +500,22 @@ fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
 fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, a_stride: usize) {
     for (step_idx, k) in (0..a.n_cols()).step_by(BF16_STEP).enumerate() {
         for row in (0..a.n_rows()).step_by(TILE) {
-            let mut pairs = [[_mm512_setzero_ps(); TILE]; P];
-            for pair in 0..TILE {
+            let mut words = [[_mm512_setzero_ps(); P]; TILE];
+            for (pair, words) in words.iter_mut().enumerate() {
                 let column = |k: usize| load_2(row_part(a.t(), k, row), alpha)[0];
                 let k = k + 2 * pair;
-                for (plane, part) in split::<P>([column(k), column(k + 1)]).into_iter().enumerate()
-                {
+                let parts = split::<P>([column(k), column(k + 1)]);
+                for (word, part) in words.iter_mut().zip(parts) {
+                    let part = interleave_halves(part);
                     // SAFETY: both types are 64 bytes, all of whose patterns are values.
-                    pairs[plane][pair] = unsafe { std::mem::transmute(interleave_halves(part)) };
+                    *word = unsafe { std::mem::transmute::<__m512bh, __m512>(part) };
                 }
             }
             let place = RowPlace::new(row, a.n_rows(), (P, BF16_STEP, a_stride));
-            for (plane, pairs) in pairs.into_iter().enumerate() {
+            for plane in 0..P {
                 let to = &mut strips[place.first + step_idx * place.step + plane * place.plane..];
                 let to = to.as_chunks_mut::<BF16_STEP>().0[..TILE].iter_mut();
-                for (to, row) in to.zip(avx512::transpose(pairs)) {
+                for (to, row) in to.zip(avx512::transpose(words.map(|parts| parts[plane]))) {
                     // SAFETY: as above.
                     store_bf16(to, unsafe { std::mem::transmute::<__m512, __m512bh>(row) });
                 }
@@ -547,6 +548,8 @@ impl kernel::Kernel for Split {
     const ROW_UNIT: usize = MR;
     const K_UNIT: usize = BF16_STEP;
     const PLANES: usize = PLANES;
+    // The strips of 512 rows would take more than half of the L2 cache.
+    const MC: usize = 384;
     const A_STRIDE: usize = PLANES * SPLIT_KC;
 
     fn tile(self, tile: Tile<'_, u16>) {
@@ -673,6 +676,7 @@ impl kernel::Kernel for Int8<'_> {
     const KC: usize = INT8_KC;
     const ROW_UNIT: usize = MR;
     const K_UNIT: usize = INT8_STEP;
+    const PREFETCHES: bool = true;
     const A_STRIDE: usize = INT8_STRIDE;
 
     fn tile(self, tile: Tile<'_, u8>) {

@@ -28,6 +28,7 @@ impl kernel::Kernel for Kernel {
     const MR: usize = MR;
     const NR: usize = NR;
     const KC: usize = KC;
+    const PREFETCHES: bool = true;
 
     fn tile(self, tile: Tile<'_, f32>) {
         macro_rules! tile_of {

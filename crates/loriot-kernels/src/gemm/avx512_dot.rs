@@ -34,6 +34,7 @@ impl kernel::Kernel for Bf16 {
     const MR: usize = MR;
     const NR: usize = tiles::NR;
     const KC: usize = BF16_KC;
+    const PREFETCHES: bool = true;
     const K_UNIT: usize = BF16_STEP;
     const A_STRIDE: usize = BF16_KC + BF16_STEP;
 
@@ -363,6 +364,7 @@ impl kernel::Kernel for Int8<'_> {
     const MR: usize = MR;
     const NR: usize = tiles::NR;
     const KC: usize = INT8_KC;
+    const PREFETCHES: bool = true;
     const K_UNIT: usize = INT8_STEP;
     const A_STRIDE: usize = INT8_STRIDE;
 

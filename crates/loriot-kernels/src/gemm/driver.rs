@@ -107,9 +107,8 @@ impl<'a> Product<'a> {
         let panels = panels.at_least_of::<K::Unit>(schedule.panels_len::<K>());
         for idx in 0..schedule.n_blocks() {
             let Block { rows, cols, depth, depth_idx, term, panels_at } = schedule.block::<K>(idx);
-            let next = schedule.next::<K>(idx).map_or(Source::NONE, |next| {
-                next.term.b.source(next.depth.clone(), next.cols.clone())
-            });
+            let next = schedule.next::<K>(idx).filter(|_| K::PREFETCHES);
+            let next = next.map(|next| next.term.b.source(next.depth, next.cols));
             if cols.start == 0 {
                 let a_block = term.a.rows(rows.clone()).columns(depth.clone());
                 kernel.pack_left(strips, a_block, term.alpha);
@@ -141,7 +140,7 @@ impl<'a> Product<'a> {
                         c_stride: c.row_stride(),
                         c: c.from(first_row, col),
                         start: Start::of(init, col),
-                        prefetch: next.share(tile_idx, n_tiles),
+                        prefetch: next.map_or(&[], |next| next.share(tile_idx, n_tiles)),
                     };
                     if tile.cols == K::NR {
                         kernel.tile(tile);

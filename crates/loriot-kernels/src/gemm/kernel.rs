@@ -26,6 +26,9 @@ pub(super) trait Kernel: Copy {
     const K_UNIT: usize = 1;
     /// Units that stand for one element.
     const PLANES: usize = 1;
+    /// Whether tiles bring the next block of the right operand into the L2 cache. Those of AMX wait for the very buffers
+    /// between L1 and L2 that this takes, and are slower for it.
+    const PREFETCHES: bool = false;
     /// Units of a strip's row, on average; the strip that begins with row `r` begins at `r·A_STRIDE`.
     const A_STRIDE: usize;
 
@@ -85,7 +88,7 @@ pub(super) struct Tile<'a, U> {
     pub c: &'a mut [f32],
     pub c_stride: usize,
     pub start: Start<'a>,
-    /// What to bring into the L2 cache meanwhile; a hint.
+    /// What to bring into the L2 cache meanwhile; a hint. Empty where the kernel does not prefetch.
     #[cfg_attr(not(target_arch = "x86_64"), allow(dead_code, reason = "portable code cannot"))]
     pub prefetch: &'a [u8],
 }
