@@ -5,6 +5,8 @@
 //! the cuts lie depends on the number of threads; nothing that is computed does.
 
 pub use loriot_kernels::dropout::Side;
+use std::collections::HashMap;
+use std::hash::Hash;
 use std::ops::Range;
 
 /// A text of a training batch.
@@ -60,6 +62,20 @@ impl Packed {
     }
 }
 
+/// The different items in the order of their first appearance, and each item's place among them: equal
+/// texts are encoded once.
+pub fn distinct<T: Copy + Eq + Hash>(items: impl IntoIterator<Item = T>) -> (Vec<T>, Vec<u32>) {
+    let (mut kept, mut place_of) = (Vec::new(), HashMap::new());
+    let places = items.into_iter().map(|item| {
+        *place_of.entry(item).or_insert_with(|| {
+            kept.push(item);
+            kept.len() as u32 - 1
+        })
+    });
+    let places = places.collect();
+    (kept, places)
+}
+
 /// Cuts texts of these lengths, in order, into a multiple of `n_threads` runs of about equally many
 /// tokens, each of about `target_tokens` at most. Runs may be fewer when texts are few; none is empty.
 pub fn chunks(lengths: &[usize], n_threads: usize, target_tokens: usize) -> Vec<Range<usize>> {
@@ -92,6 +108,11 @@ mod tests {
         assert_eq!(packed.offsets, [0, 3, 4, 6]);
         assert_eq!(packed.positions().collect::<Vec<_>>(), [0, 1, 2, 0, 0, 1]);
         assert_eq!((packed.n_texts(), packed.n_tokens()), (3, 6));
+    }
+
+    #[test]
+    fn distinct_items_keep_the_order_of_their_first_appearance() {
+        assert_eq!(distinct(["b", "a", "b", "c", "a"]), (vec!["b", "a", "c"], vec![0, 1, 0, 2, 1]));
     }
 
     #[test]

@@ -1,23 +1,22 @@
 //! Text in, unit vector out.
 
 use crate::adapter::{Adapter, AdapterError};
-use crate::batch::{Packed, Side};
+use crate::batch::{Packed, Side, distinct};
 use crate::config::Config;
 use crate::depth::Depth;
 use crate::error::{HubError, ModelError};
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward};
+use crate::hub;
 use crate::model::Model;
-use crate::tape::ChunkTape;
+use crate::tape::{ChunkTape, TextKey};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::workers::{Workers, WorkersError};
-use crate::{hub, tape::TextKey};
 use loriot_files::{Hint, Sha256Hasher};
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 
@@ -371,40 +370,25 @@ impl Encoder {
     /// [`Encoder::embed_ids`] with what a pass has beside the packed weights.
     pub(crate) fn embed_ids_in(&self, pass: &Pass<'_>, ids: &[Vec<u32>]) -> Vec<f32> {
         let d = self.dim();
-        let mut first_of: HashMap<&[u32], usize> = HashMap::with_capacity(ids.len());
-        let same_as: Vec<usize> = ids
-            .iter()
-            .enumerate()
-            .map(|(text, ids)| *first_of.entry(ids.as_slice()).or_insert(text))
-            .collect();
-        let mut distinct: Vec<usize> =
-            (0..ids.len()).filter(|&text| same_as[text] == text).collect();
-        distinct.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
+        let mut longest_first: Vec<usize> = (0..ids.len()).collect();
+        longest_first.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
+        let (texts, vector_of) = distinct(longest_first.iter().map(|&text| ids[text].as_slice()));
 
-        let embed = |texts: &[usize]| {
+        let embed = |texts: &[&[u32]]| {
             let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
-            let packed = Packed::new(texts.iter().map(|&text| ids[text].as_slice()));
-            // Masks need a name even where none is drawn.
-            let keys = vec![TextKey { row: 0, side: Side::Query }; texts.len()];
-            tape.begin(packed, keys, pass.n_tapes());
+            let keys = vec![TextKey::NO_MASKS; texts.len()];
+            tape.begin(Packed::new(texts.iter().copied()), keys, pass.n_tapes());
             forward(pass, &mut tape);
             let unit_bd = tape.unit_bd.clone();
             self.tapes.lock().expect("no holder panics").push(tape);
             unit_bd
         };
-        let batches = micro_batches(&distinct, ids, self.workers.n_threads());
-        let vectors = self.workers.map(batches.clone(), embed);
+        let batches = micro_batches(&texts, self.workers.n_threads());
+        let vectors = self.workers.map(batches, embed).concat();
 
         let mut unit_bd = vec![0.0; ids.len() * d];
-        for (texts, vectors) in batches.iter().zip(&vectors) {
-            for (&text, vector) in texts.iter().zip(vectors.chunks_exact(d)) {
-                unit_bd[text * d..][..d].copy_from_slice(vector);
-            }
-        }
-        for (text, &first) in same_as.iter().enumerate() {
-            if first != text {
-                unit_bd.copy_within(first * d..(first + 1) * d, text * d);
-            }
+        for (&text, &vector) in longest_first.iter().zip(&vector_of) {
+            unit_bd[text * d..][..d].copy_from_slice(&vectors[vector as usize * d..][..d]);
         }
         unit_bd
     }
@@ -458,18 +442,14 @@ impl Loaded {
 /// Cuts texts that are sorted by length into micro-batches of about [`MICRO_BATCH_TOKENS`], smaller
 /// where there would be too few for the threads. A batch ends where its tokens fill whole groups of
 /// [`ROW_GROUP`] best, so that the kernels' last rows are few.
-fn micro_batches<'a>(
-    mut texts: &'a [usize],
-    ids: &[Vec<u32>],
-    n_threads: usize,
-) -> Vec<&'a [usize]> {
-    let total: usize = texts.iter().map(|&text| ids[text].len()).sum();
+fn micro_batches<'a, 'b>(mut texts: &'a [&'b [u32]], n_threads: usize) -> Vec<&'a [&'b [u32]]> {
+    let total: usize = texts.iter().map(|ids| ids.len()).sum();
     let budget = total.div_ceil(n_threads).min(MICRO_BATCH_TOKENS);
     let mut batches = Vec::new();
     while !texts.is_empty() {
         let (mut tokens, mut best, mut best_fill) = (0, texts.len(), 0.0);
-        for (at, &text) in texts.iter().enumerate() {
-            tokens += ids[text].len();
+        for (at, ids) in texts.iter().enumerate() {
+            tokens += ids.len();
             let fill = tokens as f64 / tokens.next_multiple_of(ROW_GROUP) as f64;
             if tokens >= budget - budget / 4 && fill > best_fill {
                 (best, best_fill) = (at + 1, fill);
@@ -498,11 +478,11 @@ mod tests {
         for n_texts in [0, 1, 2, 3, 50, 1_000] {
             let ids: Vec<Vec<u32>> =
                 (0..n_texts).map(|text| vec![0; 60 - text * 55 / n_texts]).collect();
-            let texts: Vec<usize> = (0..n_texts).collect();
+            let texts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
             for n_threads in [1, 2, 8] {
-                let batches = micro_batches(&texts, &ids, n_threads);
+                let batches = micro_batches(&texts, n_threads);
                 assert_eq!(batches.concat(), texts);
-                let tokens = batches.iter().map(|batch| batch.iter().map(|&t| ids[t].len()).sum());
+                let tokens = batches.iter().map(|batch| batch.iter().map(|ids| ids.len()).sum());
                 let tokens: Vec<usize> = tokens.collect();
                 assert!(
                     tokens

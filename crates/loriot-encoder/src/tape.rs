@@ -20,10 +20,15 @@ use loriot_kernels::attention::AttentionScratch;
 use loriot_kernels::dropout::{Site, Stream};
 
 /// What names the dropout masks of a text.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct TextKey {
     pub(crate) row: u32,
     pub(crate) side: Side,
+}
+
+impl TextKey {
+    /// Of every text where no mask is drawn.
+    pub(crate) const NO_MASKS: TextKey = TextKey { row: 0, side: Side::Query };
 }
 
 /// Dropout of one training step.

@@ -2,7 +2,7 @@
 
 use crate::adapter::{Adapter, LoraModule};
 use crate::backward::{backward_layer, backward_pool};
-use crate::batch::{Packed, Text, chunks};
+use crate::batch::{Packed, Text, chunks, distinct};
 use crate::depth::Depth;
 use crate::encoder::Encoder;
 use crate::forward::{LoraLayer, Pass, forward};
@@ -66,8 +66,10 @@ pub struct TrainModel {
     dropout: DropoutRates,
     seed: u64,
     tapes: Vec<ChunkTape>,
+    /// Of the last forward pass, as is all below: which of the encoded texts each tape has.
     cuts: Vec<Range<usize>>,
-    /// Of the last forward pass.
+    /// Which of the encoded texts each text of the batch has its vector from.
+    vector_of: Vec<u32>,
     step: u32,
 }
 
@@ -131,8 +133,17 @@ impl TrainModel {
                 (Layout::Full(weights), parameters)
             }
         };
-        let (tapes, cuts) = (Vec::new(), Vec::new());
-        Ok(TrainModel { encoder, trained, parameters, dropout, seed, tapes, cuts, step: 0 })
+        Ok(TrainModel {
+            encoder,
+            trained,
+            parameters,
+            dropout,
+            seed,
+            tapes: Vec::new(),
+            cuts: Vec::new(),
+            vector_of: Vec::new(),
+            step: 0,
+        })
     }
 
     /// The encoder. Its weights are the starting ones; where they are trained, only
@@ -178,9 +189,18 @@ impl TrainModel {
 
     /// The unit vectors `(b, d)` of `texts`, in their order, with dropout, keeping what
     /// [`TrainModel::backward`] needs. `step` names the dropout masks.
+    ///
+    /// Without dropout, equal texts are encoded once; with it, each has masks and a vector of its own.
     pub fn forward(&mut self, texts: &[Text], step: u32) -> Vec<f32> {
         self.step = step;
-        let lengths: Vec<usize> = texts.iter().map(|text| text.ids.len()).collect();
+        let has_masks = self.dropout != DropoutRates::NONE;
+        let named = texts.iter().map(|text| {
+            let key = TextKey { row: text.row, side: text.side };
+            (text.ids.as_slice(), if has_masks { key } else { TextKey::NO_MASKS })
+        });
+        let (encoded, vector_of) = distinct(named);
+        self.vector_of = vector_of;
+        let lengths: Vec<usize> = encoded.iter().map(|(ids, _)| ids.len()).collect();
         let n_threads = self.encoder.workers().n_threads();
         self.cuts = chunks(&lengths, n_threads, CHUNK_TOKENS);
         if self.tapes.len() < self.cuts.len() {
@@ -191,23 +211,35 @@ impl TrainModel {
         let pass = self.pass(&lora);
         let work = self.cuts.iter().cloned().zip(&mut tapes).collect();
         self.encoder.workers().for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
-            let texts = &texts[cut];
-            let keys = texts.iter().map(|text| TextKey { row: text.row, side: text.side });
-            let packed = Packed::new(texts.iter().map(|text| text.ids.as_slice()));
-            tape.begin(packed, keys.collect(), pass.n_tapes());
+            let (ids, keys): (Vec<&[u32]>, _) = encoded[cut].iter().copied().unzip();
+            tape.begin(Packed::new(ids), keys, pass.n_tapes());
             forward(&pass, tape);
         });
-        let unit_bd = tapes[..self.cuts.len()].iter().flat_map(|tape| &tape.unit_bd).copied();
+        let vectors = tapes[..self.cuts.len()].iter();
+        let vectors: Vec<&[f32]> =
+            vectors.flat_map(|tape| tape.unit_bd.chunks_exact(pass.d())).collect();
+        let unit_bd = self.vector_of.iter().flat_map(|&vector| vectors[vector as usize]).copied();
         let unit_bd = unit_bd.collect();
         self.tapes = tapes;
         unit_bd
+    }
+
+    /// Tokens that the last [`TrainModel::forward`] encoded.
+    pub fn n_encoded_tokens(&self) -> usize {
+        self.tapes[..self.cuts.len()].iter().map(|tape| tape.packed.n_tokens()).sum()
     }
 
     /// Adds to every parameter's gradient, given the loss's derivative by the vectors that the last
     /// [`TrainModel::forward`] returned.
     pub fn backward(&mut self, dunit_bd: &[f32]) {
         let (d, n_layers) = (self.encoder.dim(), self.encoder.n_layers());
-        assert_eq!(dunit_bd.len(), self.cuts.last().map_or(0, |cut| cut.end) * d);
+        assert_eq!(dunit_bd.len(), self.vector_of.len() * d);
+        // By each encoded text's vector: the sum over its uses in their order. Starting from −0, a
+        // single use keeps its bits, the sign of a zero included.
+        let mut dvectors = vec![-0.0; self.cuts.last().map_or(0, |cut| cut.end) * d];
+        for (dunit_d, &vector) in dunit_bd.chunks_exact(d).zip(&self.vector_of) {
+            self.encoder.isa().add(&mut dvectors[vector as usize * d..][..d], dunit_d);
+        }
         let lowest_layer = self.depth().lowest_layer(n_layers);
         let mut gradients: Vec<Vec<f32>> =
             self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
@@ -219,7 +251,7 @@ impl TrainModel {
             let tapes = &mut tapes[..self.cuts.len()];
             let work = self.cuts.iter().cloned().zip(&mut *tapes).collect();
             workers.for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
-                backward_pool(&pass, tape, &dunit_bd[cut.start * d..cut.end * d]);
+                backward_pool(&pass, tape, &dvectors[cut.start * d..cut.end * d]);
             });
             for layer in (lowest_layer..n_layers).rev() {
                 workers.for_each(tapes.iter_mut().collect(), |tape| {

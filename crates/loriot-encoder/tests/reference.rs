@@ -193,8 +193,15 @@ fn adapters_of_any_few_modules_get_the_gradients_of_the_reference() {
     }
 }
 
-/// The bits of everything that training computes, for one number of threads.
-fn bits(kind: &str, threads: usize, isa: Isa, precision: Precision) -> Vec<u32> {
+/// The bits of everything that training computes, for one number of threads. Each text comes twelve
+/// times.
+fn bits(
+    kind: &str,
+    rates: DropoutRates,
+    threads: usize,
+    isa: Isa,
+    precision: Precision,
+) -> Vec<u32> {
     let options = EncoderOptions { threads, precision, ..options(&tiny(), isa) };
     let encoder = Encoder::open(&options).unwrap();
     let trained = match kind {
@@ -212,7 +219,7 @@ fn bits(kind: &str, threads: usize, isa: Isa, precision: Precision) -> Vec<u32> 
         );
     }
     let d = encoder.dim();
-    let mut model = TrainModel::new(encoder, trained, RATES, 5).unwrap();
+    let mut model = TrainModel::new(encoder, trained, rates, 5).unwrap();
     let unit_bd = model.forward(&texts, 1);
     let dunit_bd: Vec<f32> = (0..texts.len() * d).map(|at| (at % 17) as f32 * 1e-3).collect();
     model.backward(&dunit_bd);
@@ -224,10 +231,12 @@ fn bits(kind: &str, threads: usize, isa: Isa, precision: Precision) -> Vec<u32> 
 fn any_number_of_threads_computes_the_same_bits() {
     for (isa, precision) in isas_and_precisions().filter(|(_, p)| *p != Precision::Int8) {
         for kind in ["qkv", "all_linear", "full"] {
-            let one = bits(kind, 1, isa, precision);
-            for threads in [2, 3, 5] {
-                let what = format!("{isa}, {precision}, {kind}, {threads} threads");
-                assert!(one == bits(kind, threads, isa, precision), "{what}");
+            for rates in [RATES, DropoutRates::NONE] {
+                let one = bits(kind, rates, 1, isa, precision);
+                for threads in [2, 3, 5] {
+                    let what = format!("{isa}, {precision}, {kind}, {rates:?}, {threads} threads");
+                    assert!(one == bits(kind, rates, threads, isa, precision), "{what}");
+                }
             }
         }
     }

@@ -11,11 +11,11 @@
 //! loses at most a block. A text's vector does not depend on what is embedded with it, so a
 //! resumed run ends with the same bytes. Work on other texts, or by another encoder, starts over.
 
+use loriot_encoder::batch::distinct;
 use loriot_encoder::{Encoder, Precision, Side};
 use loriot_files::{Hint, OutputError, Sha256Hasher, read_json, write_atomic_json};
 use loriot_index::vectors::HEADER_BYTES;
 use loriot_index::{Identity, VectorId, Vectors, VectorsError};
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -205,7 +205,8 @@ fn embed_in_blocks(
     mut on_event: impl FnMut(EmbedEvent),
 ) -> Result<Embedded, EmbedError> {
     assert!(!texts.is_empty(), "nothing to embed");
-    let (distinct, row_of) = distinct_texts(texts);
+    let (distinct, row_of) = distinct(texts.iter().copied());
+    let row_of = row_of.into_iter().map(VectorId).collect();
     on_event(EmbedEvent::Begun { n_distinct: distinct.len() });
 
     let mut work = PartialFile::open(partial, embedder, &distinct)?;
@@ -233,22 +234,6 @@ fn embed_in_blocks(
     }
     let distinct = Vectors::open(&work.path)?;
     Ok(Embedded { distinct, row_of, partial: partial.to_owned() })
-}
-
-/// The different texts in the order of their first appearance, and each text's place among them.
-fn distinct_texts<'a>(texts: &[&'a str]) -> (Vec<&'a str>, Vec<VectorId>) {
-    let mut distinct = Vec::new();
-    let mut id_of = HashMap::with_capacity(texts.len());
-    let row_of = texts
-        .iter()
-        .map(|&text| {
-            *id_of.entry(text).or_insert_with(|| {
-                distinct.push(text);
-                VectorId((distinct.len() - 1) as u32)
-            })
-        })
-        .collect();
-    (distinct, row_of)
 }
 
 fn check_finite(texts: &[&str], vectors_bd: &[f32]) -> Result<(), EmbedError> {

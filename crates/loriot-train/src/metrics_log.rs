@@ -29,7 +29,8 @@ pub struct StepRecord {
     pub loss: f64,
     /// The rate this step was taken with.
     pub learning_rate: f64,
-    /// Real tokens that were encoded; there is no padding.
+    /// Tokens that were encoded. There is no padding, and without dropout equal texts of a batch
+    /// count once.
     pub tokens: u64,
     /// How long it took.
     pub ms: f64,

@@ -2,10 +2,9 @@
 
 use crate::loss::cosine;
 use loriot_data::Pair;
-use loriot_encoder::batch::{Side, Text};
+use loriot_encoder::batch::{Side, Text, distinct};
 use loriot_encoder::encoder::Encoder;
 use loriot_files::Sha256Hasher;
-use std::collections::HashMap;
 
 /// The rows of a data set, ready to be encoded.
 #[derive(Clone, Debug, Default)]
@@ -102,29 +101,9 @@ impl TokenPairs {
     }
 }
 
-/// The different texts in the order of their first appearance, and which of them each one is.
-fn distinct<'a>(texts: impl Iterator<Item = &'a str>) -> (Vec<&'a str>, Vec<u32>) {
-    let mut seen = HashMap::new();
-    let mut kept = Vec::new();
-    let which = texts.map(|text| {
-        *seen.entry(text).or_insert_with(|| {
-            kept.push(text);
-            kept.len() as u32 - 1
-        })
-    });
-    let which = which.collect();
-    (kept, which)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn equal_texts_are_held_once() {
-        let (kept, which) = distinct(["a", "b", "a", "c", "b"].into_iter());
-        assert_eq!((kept, which), (vec!["a", "b", "c"], vec![0, 1, 0, 2, 1]));
-    }
 
     #[test]
     fn each_row_scores_the_cosine_of_its_own_texts() {

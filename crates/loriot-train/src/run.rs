@@ -129,7 +129,7 @@ impl<'a> Run<'a> {
             let part = pair_loss(&unit_bd, &labels, rows.len());
             self.model.backward(&part.dunit_bd);
             loss += part.loss;
-            tokens += texts.iter().map(|text| text.ids.len() as u64).sum::<u64>();
+            tokens += self.model.n_encoded_tokens() as u64;
         }
         if !loss.is_finite() {
             return Err(self.diverged("the loss is not a number"));

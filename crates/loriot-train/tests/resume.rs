@@ -5,7 +5,7 @@
 mod support;
 
 use loriot_files::Hint;
-use loriot_train::{CheckpointEvery, Event, Start};
+use loriot_train::{CheckpointEvery, Event, Start, TrainSettings};
 use std::fs;
 use std::path::{Path, PathBuf};
 use support::{Setup, assert_same_files, copy_folder};
@@ -57,6 +57,19 @@ fn so_it_has_with_checkpoints_after_epochs_and_only_the_last_one_kept() {
 #[test]
 fn so_it_has_when_every_weight_is_trained() {
     resumes_from_everywhere(&Setup { adapter: None, ..Setup::short() });
+}
+
+/// Without dropout, equal texts of a batch share a vector.
+#[test]
+fn so_it_has_without_dropout_on_rows_that_share_queries() {
+    let mut setup = Setup::short();
+    for rows in setup.train.chunks_mut(4) {
+        let query = rows[0].query.clone();
+        rows.iter_mut().for_each(|row| row.query.clone_from(&query));
+    }
+    let TrainSettings { hidden_dropout, attention_dropout, lora_dropout, .. } = &mut setup.settings;
+    [*hidden_dropout, *attention_dropout, *lora_dropout] = [0.0; 3];
+    resumes_from_everywhere(&setup);
 }
 
 #[test]

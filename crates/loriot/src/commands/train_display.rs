@@ -15,7 +15,8 @@ pub(super) struct Display {
     rates: Rates,
 }
 
-/// What is told beside the bar: the epoch's mean loss, and recent rates without evaluations.
+/// What is told beside the bar: the epoch's mean loss, and recent rates without evaluations. Texts are
+/// those of the rows, tokens what was encoded of them.
 #[derive(Default)]
 struct Rates {
     epoch: u64,
