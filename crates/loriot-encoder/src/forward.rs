@@ -207,18 +207,19 @@ fn embed_tokens(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     let embeddings = &pass.model.embeddings;
     let x_nd = sized(&mut chunk.scratch.x_nd, n * d);
     let tokens = chunk.packed.ids.iter().zip(chunk.packed.positions());
-    for (sum_d, (&id, position)) in x_nd.chunks_exact_mut(d).zip(tokens) {
-        let word_d = &pass.word_vd[id as usize * d..][..d];
-        let position_d = &embeddings.position_pd[position * d..][..d];
-        for at in 0..d {
-            sum_d[at] = word_d[at] + embeddings.token_type_d[at] + position_d[at];
-        }
-    }
+    let terms_n: Vec<[&[f32]; 3]> = tokens
+        .map(|(&id, position)| {
+            let word_d = &pass.word_vd[id as usize * d..][..d];
+            let position_d = &embeddings.position_pd[position * d..][..d];
+            [word_d, &embeddings.token_type_d, position_d]
+        })
+        .collect();
     let keeps = pass.depth == Depth::Embeddings;
-    pass.isa().layer_norm_in_place(
+    pass.isa().layer_norm_of_sums(
         x_nd,
         keeps.then(|| sized(&mut chunk.embeddings_xhat_nd, n * d)),
         keeps.then(|| sized(&mut chunk.embeddings_rstd_n, n)),
+        &terms_n,
         &embeddings.norm.weight_d,
         &embeddings.norm.bias_d,
         pass.model.config.layer_norm_eps,

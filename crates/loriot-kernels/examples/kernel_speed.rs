@@ -164,6 +164,14 @@ impl Bench {
                 EPS,
             );
         });
+        // As in inference: nothing saved, and few enough rows for the second cache.
+        let few = 320;
+        let (branch_few, residual_few) = (&branch[..few * D], &residual[..few * D]);
+        let y_few = &mut y[..few * D];
+        self.report("add_layer_norm, nothing saved", few, 0.0, || {
+            let branch = black_box(branch_few);
+            isa.add_layer_norm(y_few, None, None, branch, residual_few, &weight, &bias, EPS);
+        });
         let mut dx = vec![0.0; n * D];
         isa.layer_norm_backward(&mut dx, &dy, &xhat, &rstd, &weight);
         let want = reference::layer_norm::layer_norm_backward(

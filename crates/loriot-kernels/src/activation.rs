@@ -49,7 +49,7 @@ impl Isa {
 }
 
 impl Activation {
-    /// `f(x)/x − 1/2` and `f'(x) − 1/2` of what has tables for them.
+    /// `f(x)/x − 1` and `f'(x) − 1/2` of what has tables for them.
     fn pieces(self) -> Option<[&'static Pieces; 2]> {
         match self {
             Activation::Gelu => Some([&NORMAL, &GELU_SLOPE]),
@@ -60,7 +60,7 @@ impl Activation {
 }
 
 #[inline(always)]
-fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
+pub(crate) fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
     let lanes = L::here();
     if let Some([value, _]) = activation.pieces() {
         let value = PiecesIn::new(lanes, value);
@@ -71,7 +71,7 @@ fn activation_body<L: Lanes>(y: &mut [f32], x: &[f32], activation: Activation) {
 }
 
 #[inline(always)]
-fn activation_in_place_body<L: Lanes>(x: &mut [f32], activation: Activation) {
+pub(crate) fn activation_in_place_body<L: Lanes>(x: &mut [f32], activation: Activation) {
     let lanes = L::here();
     if let Some([value, _]) = activation.pieces() {
         let value = PiecesIn::new(lanes, value);
@@ -98,7 +98,11 @@ fn activation_backward_body<L: Lanes>(
 }
 
 #[inline(always)]
-fn activation_backward_in_place_body<L: Lanes>(dy: &mut [f32], x: &[f32], activation: Activation) {
+pub(crate) fn activation_backward_in_place_body<L: Lanes>(
+    dy: &mut [f32],
+    x: &[f32],
+    activation: Activation,
+) {
     let lanes = L::here();
     if let Some([_, slope]) = activation.pieces() {
         let slope = PiecesIn::new(lanes, slope);
@@ -108,16 +112,18 @@ fn activation_backward_in_place_body<L: Lanes>(dy: &mut [f32], x: &[f32], activa
     }
 }
 
-/// `x·(1/2 + value(x))`.
+/// `max(x, 0) + |x|·value(|x|)`, as `f(x)/x` of `x` and of `−x` add up to 1.
 #[inline(always)]
 fn gelu<L: Lanes>(lanes: L, value: PiecesIn<L>, x: L::F32) -> L::F32 {
-    x.mul_add(value.at(x), x * lanes.splat(0.5))
+    let distance = value.distance(x);
+    distance.mul_add(value.at(distance), lanes.splat(0.0).max(x))
 }
 
-/// `dy·(1/2 + slope(x))`.
+/// `dy·(1/2 ± slope(|x|))`.
 #[inline(always)]
 fn gelu_backward<L: Lanes>(lanes: L, slope: PiecesIn<L>, dy: L::F32, x: L::F32) -> L::F32 {
-    dy.mul_add(slope.at(x), dy * lanes.splat(0.5))
+    let slope = slope.at(slope.distance(x)).with_sign_of(x);
+    dy.mul_add(slope, dy * lanes.splat(0.5))
 }
 
 #[inline(always)]

@@ -12,10 +12,13 @@ use crate::Isa;
 use crate::dropout::{Mask, Stream, TextDropout, first_block};
 use crate::isa::dispatch;
 use crate::lanes::{
-    Lanes, Vector, fold, fold_2, inlined, load_up_to, map, map_2, store_up_to, update_with,
-    update_with_2,
+    Lanes, Vector, fold, fold_2, inlined, load_up_to, map, map_3_sum, prefetch, store_up_to,
+    update_with, update_with_2,
 };
 use std::ops::Range;
+
+/// How many rows ahead terms are asked for: one row takes less time than memory.
+const ROWS_AHEAD: usize = 2;
 
 impl Isa {
     /// `y = LayerNorm(x)` of each row, and what [`Isa::layer_norm_backward`] needs of it.
@@ -31,8 +34,8 @@ impl Isa {
         eps: f32,
     ) {
         let saved = Saved { xhat_nd, rstd_n };
-        let input = Input { x_nd: Some(x_nd), residual_nd: None, dropout: None };
-        self.normalise_rows(y_nd, saved, input, Norm { weight_d, bias_d, eps });
+        y_nd.copy_from_slice(x_nd);
+        self.normalise_rows(y_nd, saved, Input::InPlace, Norm { weight_d, bias_d, eps });
     }
 
     /// `y = LayerNorm(a + residual)` of each row; else like [`Isa::layer_norm`].
@@ -80,29 +83,36 @@ impl Isa {
     ) {
         let saved = Saved { xhat_nd, rstd_n };
         let norm = Norm { weight_d, bias_d, eps };
-        let (mut x_nd, mut drawn) = (Some(a_nd), dropout.filter(|dropout| dropout.p != 0.0));
-        if let Some(dropout) = drawn.take_if(|_| !rows_are_blocks(weight_d.len())) {
-            y_nd.copy_from_slice(a_nd);
-            self.dropout_texts(y_nd, weight_d.len(), dropout);
-            x_nd = None;
-        }
-        let input = Input { x_nd, residual_nd: Some(residual_nd), dropout: drawn };
+        let input = match dropout.filter(|dropout| dropout.p != 0.0) {
+            None => Input::Sum { a_nd, residual_nd },
+            Some(dropout) if rows_are_blocks(weight_d.len()) => {
+                Input::Dropped { a_nd, residual_nd, dropout }
+            }
+            Some(dropout) => {
+                y_nd.copy_from_slice(a_nd);
+                self.dropout_texts(y_nd, weight_d.len(), dropout);
+                self.add(y_nd, residual_nd);
+                Input::InPlace
+            }
+        };
         self.normalise_rows(y_nd, saved, input, norm);
     }
 
-    /// [`Isa::layer_norm`] that replaces `x` by `y`.
-    pub fn layer_norm_in_place(
+    /// `y = LayerNorm(a + b + c)` of rows that may lie anywhere, `[a, b, c]` for each; else like [`Isa::layer_norm`].
+    #[allow(clippy::too_many_arguments, reason = "three outputs and the four parts of the formula")]
+    pub fn layer_norm_of_sums(
         self,
         y_nd: &mut [f32],
         xhat_nd: Option<&mut [f32]>,
         rstd_n: Option<&mut [f32]>,
+        terms_n: &[[&[f32]; 3]],
         weight_d: &[f32],
         bias_d: &[f32],
         eps: f32,
     ) {
         let saved = Saved { xhat_nd, rstd_n };
-        let input = Input { x_nd: None, residual_nd: None, dropout: None };
-        self.normalise_rows(y_nd, saved, input, Norm { weight_d, bias_d, eps });
+        let norm = Norm { weight_d, bias_d, eps };
+        self.normalise_rows(y_nd, saved, Input::Terms(terms_n), norm);
     }
 
     fn normalise_rows(self, y_nd: &mut [f32], saved: Saved<'_>, input: Input<'_>, norm: Norm<'_>) {
@@ -139,18 +149,7 @@ impl Isa {
         rstd_n: &[f32],
         weight_d: &[f32],
     ) {
-        self.backward_rows(dx_nd, None, Some(dy_nd), xhat_nd, rstd_n, weight_d);
-    }
-
-    /// [`Isa::layer_norm_backward`] that replaces `dy` by `dx`.
-    pub fn layer_norm_backward_in_place(
-        self,
-        dx_nd: &mut [f32],
-        xhat_nd: &[f32],
-        rstd_n: &[f32],
-        weight_d: &[f32],
-    ) {
-        self.backward_rows(dx_nd, None, None, xhat_nd, rstd_n, weight_d);
+        self.backward_rows(dx_nd, None, dy_nd, xhat_nd, rstd_n, weight_d);
     }
 
     /// [`Isa::layer_norm_backward`], and the gradient by `a` of [`Isa::dropout_add_layer_norm`], `da = dropout(dx)`; `dx` is
@@ -170,7 +169,7 @@ impl Isa {
             && rows_are_blocks(weight_d.len())
         {
             let dropped = Some((da_nd, dropout));
-            self.backward_rows(dx_nd, dropped, Some(dy_nd), xhat_nd, rstd_n, weight_d);
+            self.backward_rows(dx_nd, dropped, dy_nd, xhat_nd, rstd_n, weight_d);
         } else {
             self.layer_norm_backward(dx_nd, dy_nd, xhat_nd, rstd_n, weight_d);
             da_nd.copy_from_slice(dx_nd);
@@ -184,14 +183,14 @@ impl Isa {
         self,
         dx_nd: &mut [f32],
         dropped: Option<(&mut [f32], &TextDropout<'_>)>,
-        dy_nd: Option<&[f32]>,
+        dy_nd: &[f32],
         xhat_nd: &[f32],
         rstd_n: &[f32],
         weight_d: &[f32],
     ) {
         dispatch!(self, layer_norm_backward_body(
             dx_nd: &mut [f32], dropped: Option<(&mut [f32], &TextDropout<'_>)>,
-            dy_nd: Option<&[f32]>, xhat_nd: &[f32], rstd_n: &[f32], weight_d: &[f32],
+            dy_nd: &[f32], xhat_nd: &[f32], rstd_n: &[f32], weight_d: &[f32],
         ))
     }
 
@@ -219,11 +218,37 @@ struct Saved<'a> {
     rstd_n: Option<&'a mut [f32]>,
 }
 
-/// What is normalised: `dropout(x) + residual`, `x` being in the place of `y` where it is none.
-struct Input<'a> {
-    x_nd: Option<&'a [f32]>,
-    residual_nd: Option<&'a [f32]>,
-    dropout: Option<&'a TextDropout<'a>>,
+/// What is normalised.
+#[derive(Clone, Copy)]
+enum Input<'a> {
+    /// What stands in the place of `y`.
+    InPlace,
+    /// `a + residual`.
+    Sum { a_nd: &'a [f32], residual_nd: &'a [f32] },
+    /// `dropout(a) + residual`, of rows that are blocks.
+    Dropped { a_nd: &'a [f32], residual_nd: &'a [f32], dropout: &'a TextDropout<'a> },
+    /// The sum of three for each row.
+    Terms(&'a [[&'a [f32]; 3]]),
+}
+
+impl<'a> Input<'a> {
+    fn check(&self, n_elements: usize, n_rows: usize) {
+        match self {
+            Input::InPlace => {}
+            Input::Sum { a_nd, residual_nd } | Input::Dropped { a_nd, residual_nd, .. } => {
+                assert_eq!(a_nd.len(), n_elements, "elements of a");
+                assert_eq!(residual_nd.len(), n_elements, "elements of residual");
+            }
+            Input::Terms(terms_n) => assert_eq!(terms_n.len(), n_rows, "rows of terms"),
+        }
+    }
+
+    fn dropout(self) -> Option<&'a TextDropout<'a>> {
+        match self {
+            Input::Dropped { dropout, .. } => Some(dropout),
+            _ => None,
+        }
+    }
 }
 
 /// The parameters.
@@ -241,39 +266,42 @@ fn rows_are_blocks(width: usize) -> bool {
 
 /// Each row once: while it is in the first cache it is read, dropped, added to, normalised and written.
 #[inline(always)]
-fn layer_norm_body<L: Lanes>(
-    y_nd: &mut [f32],
-    saved: Saved<'_>,
-    Input { x_nd, residual_nd, dropout }: Input<'_>,
-    norm: Norm<'_>,
-) {
+fn layer_norm_body<L: Lanes>(y_nd: &mut [f32], saved: Saved<'_>, input: Input<'_>, norm: Norm<'_>) {
     let lanes = L::here();
     let width = norm.weight_d.len();
     let n_rows = row_count(y_nd, width);
     let Saved { mut xhat_nd, mut rstd_n } = saved;
     assert!(xhat_nd.as_ref().is_none_or(|xhat| xhat.len() == y_nd.len()), "elements of xhat");
     assert!(rstd_n.as_ref().is_none_or(|rstd| rstd.len() == n_rows), "elements of rstd");
-    assert!(x_nd.is_none_or(|x| x.len() == y_nd.len()), "elements of x");
-    assert!(residual_nd.is_none_or(|r| r.len() == y_nd.len()), "elements of residual");
+    input.check(y_nd.len(), n_rows);
+    let dropout = input.dropout();
     for (rows, stream) in texts(dropout, n_rows) {
-        let mut mask = match (stream, dropout) {
-            (Some(stream), Some(dropout)) => {
-                let first = first_block(0, rows.len() * width);
-                Some(Mask::new(lanes, stream, dropout.p, first))
-            }
-            _ => None,
-        };
+        let mut mask = mask_of(lanes, stream, dropout, rows.len() * width);
         for (in_text, n) in rows.enumerate() {
             let row = n * width..(n + 1) * width;
-            if let Some(mask) = &mut mask {
-                mask.go_to((in_text * width / 4) as u32);
-            }
             let y_d = &mut y_nd[row.clone()];
-            let x_d = x_nd.map(|x_nd| &x_nd[row.clone()]);
-            let residual_d = residual_nd.map(|residual_nd| &residual_nd[row.clone()]);
-            fill_row(lanes, y_d, x_d, residual_d, &mut mask);
+            let sum = match (input, &mut mask) {
+                (Input::Sum { a_nd, residual_nd }, _) => {
+                    let (a_d, residual_d) = (&a_nd[row.clone()], &residual_nd[row.clone()]);
+                    let terms = [a_d, residual_d, residual_d];
+                    map_3_sum(lanes, y_d, terms, inlined!(|a, residual, _| a + residual))
+                }
+                (Input::Terms(terms_n), _) => {
+                    if let Some([a_d, ..]) = terms_n.get(n + ROWS_AHEAD) {
+                        prefetch(a_d);
+                    }
+                    map_3_sum(lanes, y_d, terms_n[n], inlined!(|a, b, c| a + b + c))
+                }
+                (Input::Dropped { a_nd, residual_nd, .. }, Some(mask)) => {
+                    mask.go_to((in_text * width / 4) as u32);
+                    let (a_d, residual_d) = (&a_nd[row.clone()], &residual_nd[row.clone()]);
+                    drop_row(lanes, y_d, a_d, Some(residual_d), mask);
+                    fold(lanes, (y_d, 0.0), inlined!(|sum, x| sum + x))
+                }
+                _ => fold(lanes, (y_d, 0.0), inlined!(|sum, x| sum + x)),
+            };
             let xhat_d = xhat_nd.as_mut().map(|xhat_nd| &mut xhat_nd[row]);
-            let rstd = normalise_row(lanes, y_d, xhat_d, &norm);
+            let rstd = normalise_row(lanes, y_d, sum, xhat_d, &norm);
             if let Some(rstd_n) = &mut rstd_n {
                 rstd_n[n] = rstd;
             }
@@ -309,30 +337,33 @@ fn texts(
     all.into_iter().chain(texts.map(|(rows, stream)| (rows, Some(stream))))
 }
 
-/// `y = dropout(x) + residual`, `x` being `y` where there is none.
+/// The mask of a text of `n_elements`, from its first block on.
 #[inline(always)]
-fn fill_row<L: Lanes>(
+fn mask_of<L: Lanes>(
+    lanes: L,
+    stream: Option<Stream>,
+    dropout: Option<&TextDropout<'_>>,
+    n_elements: usize,
+) -> Option<Mask<L>> {
+    let (stream, dropout) = (stream?, dropout?);
+    Some(Mask::new(lanes, stream, dropout.p, first_block(0, n_elements)))
+}
+
+/// `y = dropout(x) + residual`.
+#[inline(always)]
+fn drop_row<L: Lanes>(
     lanes: L,
     y_d: &mut [f32],
-    x_d: Option<&[f32]>,
+    x_d: &[f32],
     residual_d: Option<&[f32]>,
-    mask: &mut Option<Mask<L>>,
+    mask: &mut Mask<L>,
 ) {
     for (pair, y) in y_d.chunks_mut(2 * L::N).enumerate() {
-        let mut bits = [u16::MAX; 2];
-        if let Some(mask) = mask {
-            bits = mask.next_bits();
-        }
+        let bits = mask.next_bits();
         for (half, y) in y.chunks_mut(L::N).enumerate() {
             let at = (2 * pair + half) * L::N;
             let at = at..at + y.len();
-            let mut value = match x_d {
-                Some(x_d) => load_up_to(lanes, &x_d[at.clone()]),
-                None => load_up_to(lanes, y),
-            };
-            if let Some(mask) = mask {
-                value = mask.drop(value, bits[half]);
-            }
+            let mut value = mask.drop(load_up_to(lanes, &x_d[at.clone()]), bits[half]);
             if let Some(residual_d) = residual_d {
                 value = value + load_up_to(lanes, &residual_d[at]);
             }
@@ -341,18 +372,19 @@ fn fill_row<L: Lanes>(
     }
 }
 
-/// Normalises a row in place, and returns its `rstd`.
+/// Normalises a row in place, whose elements add up to `sum`, and returns its `rstd`.
 #[inline(always)]
 fn normalise_row<L: Lanes>(
     lanes: L,
     y_d: &mut [f32],
+    sum: f32,
     xhat_d: Option<&mut [f32]>,
     &Norm { weight_d, bias_d, eps }: &Norm<'_>,
 ) -> f32 {
     let width = y_d.len() as f32;
-    let mean = fold(lanes, (y_d, 0.0), inlined!(|sum, x| sum + x)) / width;
+    let mean = sum / width;
     let mean_lanes = lanes.splat(mean);
-    // Two passes over a row in cache: E[x²] − mean² would cancel.
+    // A second pass over a row in cache: E[x²] − mean² would cancel.
     let squares = fold(
         lanes,
         (y_d, mean),
@@ -376,12 +408,12 @@ fn normalise_row<L: Lanes>(
     rstd
 }
 
-/// `dx`, and beside it `dropout(dx)`; `dy` is in the place of `dx` where there is none.
+/// `dx`, and beside it `dropout(dx)`.
 #[inline(always)]
 fn layer_norm_backward_body<L: Lanes>(
     dx_nd: &mut [f32],
     dropped: Option<(&mut [f32], &TextDropout<'_>)>,
-    dy_nd: Option<&[f32]>,
+    dy_nd: &[f32],
     xhat_nd: &[f32],
     rstd_n: &[f32],
     weight_d: &[f32],
@@ -391,42 +423,36 @@ fn layer_norm_backward_body<L: Lanes>(
     let n_rows = row_count(dx_nd, width);
     assert_eq!(n_rows, rstd_n.len(), "elements of rstd");
     assert_eq!(xhat_nd.len(), dx_nd.len(), "elements of xhat");
-    assert!(dy_nd.is_none_or(|dy| dy.len() == dx_nd.len()), "elements of dy");
+    assert_eq!(dy_nd.len(), dx_nd.len(), "elements of dy");
     let (mut da_nd, dropout) = dropped.unzip();
     assert!(da_nd.as_ref().is_none_or(|da| da.len() == dx_nd.len()), "elements of da");
     for (rows, stream) in texts(dropout, n_rows) {
-        let mut mask = match (stream, dropout) {
-            (Some(stream), Some(dropout)) => {
-                let first = first_block(0, rows.len() * width);
-                Some(Mask::new(lanes, stream, dropout.p, first))
-            }
-            _ => None,
-        };
+        let mut mask = mask_of(lanes, stream, dropout, rows.len() * width);
         for (in_text, n) in rows.enumerate() {
             let row = n * width..(n + 1) * width;
-            if let Some(mask) = &mut mask {
+            let (dx_d, dy_d) = (&mut dx_nd[row.clone()], &dy_nd[row.clone()]);
+            let xhat_d = &xhat_nd[row.clone()];
+            gradient_of_row(lanes, dx_d, dy_d, xhat_d, rstd_n[n], weight_d);
+            if let (Some(da_nd), Some(mask)) = (&mut da_nd, &mut mask) {
                 mask.go_to((in_text * width / 4) as u32);
-            }
-            let (dx_d, xhat_d) = (&mut dx_nd[row.clone()], &xhat_nd[row.clone()]);
-            if let Some(dy_nd) = dy_nd {
-                let dy_d = &dy_nd[row.clone()];
-                map_2(lanes, dx_d, dy_d, weight_d, inlined!(|dy, weight| dy * weight));
-            } else {
-                update_with(lanes, dx_d, weight_d, inlined!(|dy, weight| dy * weight));
-            }
-            gradient_of_row(lanes, dx_d, xhat_d, rstd_n[n]);
-            if let Some(da_nd) = &mut da_nd {
-                fill_row(lanes, &mut da_nd[row], Some(dx_d), None, &mut mask);
+                drop_row(lanes, &mut da_nd[row], dx_d, None, mask);
             }
         }
     }
 }
 
-/// From the gradient by a normalised row to that by the row.
 #[inline(always)]
-fn gradient_of_row<L: Lanes>(lanes: L, dx_d: &mut [f32], xhat_d: &[f32], rstd: f32) {
+fn gradient_of_row<L: Lanes>(
+    lanes: L,
+    dx_d: &mut [f32],
+    dy_d: &[f32],
+    xhat_d: &[f32],
+    rstd: f32,
+    weight_d: &[f32],
+) {
     let width = dx_d.len() as f32;
-    let sum = fold(lanes, (dx_d, 0.0), inlined!(|sum, dxhat| sum + dxhat));
+    let inputs = [dy_d, weight_d, weight_d];
+    let sum = map_3_sum(lanes, dx_d, inputs, inlined!(|dy, weight, _| dy * weight));
     let dot = fold_2(
         lanes,
         (dx_d, 0.0),

@@ -151,10 +151,8 @@ impl<'a> Product<'a> {
                 }
                 if is_last {
                     // The rows are still in the first cache.
-                    for row in first_row..first_row + strip.len() {
-                        let y = &mut c.from(row, cols.start)[..cols.len()];
-                        epilogue.apply(isa, y, row, cols.clone());
-                    }
+                    let rows = first_row..first_row + strip.len();
+                    epilogue.apply(isa, &mut c, rows, cols.clone());
                 }
             }
         }

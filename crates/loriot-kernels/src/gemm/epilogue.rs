@@ -1,8 +1,11 @@
 //! What happens to a result while it is in the first cache.
 
 use super::{Mat, MatMut};
-use crate::activation::Activation;
-use crate::isa::Isa;
+use crate::activation::{
+    Activation, activation_backward_in_place_body, activation_body, activation_in_place_body,
+};
+use crate::isa::{Isa, dispatch};
+use crate::lanes::{Lanes, prefetch};
 use std::ops::Range;
 
 /// What a product does with each element of its finished result.
@@ -44,41 +47,52 @@ impl Epilogue<'_> {
 
     /// Brings what [`Epilogue::apply`] will touch of some rows into the second cache while their products are made: pieces
     /// of rows are too short for the CPU to see where the next one comes from.
-    #[cfg(target_arch = "x86_64")]
     pub(super) fn prefetch(&mut self, rows: Range<usize>, cols: Range<usize>) {
-        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        let fetch = |values: &[f32]| {
-            for line in values.chunks(16) {
-                // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
-                unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-            }
-        };
         match self {
             Epilogue::None | Epilogue::ActivationInPlace(_) => {}
             Epilogue::Activation { out, .. } => {
-                rows.for_each(|row| fetch(&out.from(row, cols.start)[..cols.len()]));
+                rows.for_each(|row| prefetch(&out.from(row, cols.start)[..cols.len()]));
             }
             Epilogue::ActivationBackward { x, .. } => {
                 let x = x.columns(cols.clone());
-                rows.for_each(|row| fetch(&x.data()[row * x.row_stride()..][..cols.len()]));
+                rows.for_each(|row| prefetch(&x.data()[row * x.row_stride()..][..cols.len()]));
             }
         }
     }
 
-    #[cfg(not(target_arch = "x86_64"))]
-    pub(super) fn prefetch(&mut self, _rows: Range<usize>, _cols: Range<usize>) {}
+    /// Treats the columns `cols` of rows `rows` of the result.
+    pub(super) fn apply(
+        &mut self,
+        isa: Isa,
+        y: &mut MatMut<'_>,
+        rows: Range<usize>,
+        cols: Range<usize>,
+    ) {
+        let epilogue = self;
+        dispatch!(isa, apply_body(
+            epilogue: &mut Epilogue<'_>, y: &mut MatMut<'_>, rows: Range<usize>, cols: Range<usize>,
+        ))
+    }
+}
 
-    /// Treats the columns `cols` of row `row`.
-    pub(super) fn apply(&mut self, isa: Isa, y: &mut [f32], row: usize, cols: Range<usize>) {
-        match self {
+#[inline(always)]
+fn apply_body<L: Lanes>(
+    epilogue: &mut Epilogue<'_>,
+    y: &mut MatMut<'_>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+) {
+    for row in rows {
+        let y = &mut y.from(row, cols.start)[..cols.len()];
+        match epilogue {
             Epilogue::None => {}
             Epilogue::Activation { f, out } => {
-                isa.activation(&mut out.from(row, cols.start)[..cols.len()], y, *f);
+                activation_body::<L>(&mut out.from(row, cols.start)[..cols.len()], y, *f);
             }
-            Epilogue::ActivationInPlace(f) => isa.activation_in_place(y, *f),
+            Epilogue::ActivationInPlace(f) => activation_in_place_body::<L>(y, *f),
             Epilogue::ActivationBackward { f, x } => {
-                let x = &x.rows(row..row + 1).columns(cols).data()[..y.len()];
-                isa.activation_backward_in_place(y, x, *f);
+                let x = &x.data()[row * x.row_stride() + cols.start..][..cols.len()];
+                activation_backward_in_place_body::<L>(y, x, *f);
             }
         }
     }

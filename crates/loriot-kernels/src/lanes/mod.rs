@@ -177,18 +177,32 @@ pub(crate) fn store_up_to<L: Lanes>(lanes: L, y: &mut [f32], value: L::F32) {
     if y.len() >= L::N { lanes.store(y, value) } else { lanes.store_part(y, value) }
 }
 
+/// Brings `x` into the second cache.
+#[inline(always)]
+pub(crate) fn prefetch(x: &[f32]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in x.chunks(16) {
+        use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+        // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = x;
+}
+
+/// As many of `len` elements as are a multiple of `n`.
+///
+/// Loops count to it and cut slices by index: of equally long slices one is checked, where zipped chunks count each alone;
+/// and `zip` was left a call in the larger kernels.
+#[inline(always)]
+fn whole(len: usize, n: usize) -> usize {
+    len - len % n
+}
+
 /// `y[i] = f(x[i])`.
 #[inline(always)]
 pub(crate) fn map<L: Lanes>(lanes: L, y: &mut [f32], x: &[f32], f: impl Fn(L::F32) -> L::F32) {
-    assert_eq!(y.len(), x.len(), "lengths of y and x");
-    let (mut y, mut x) = (y.chunks_exact_mut(L::N), x.chunks_exact(L::N));
-    for (y, x) in y.by_ref().zip(x.by_ref()) {
-        lanes.store(y, f(lanes.load(x)));
-    }
-    let (y, x) = (y.into_remainder(), x.remainder());
-    if !x.is_empty() {
-        lanes.store_part(y, f(lanes.load_part(x, 0.0)));
-    }
+    map_2(lanes, y, x, x, inlined!(|x, _| f(x)));
 }
 
 /// `y[i] = f(a[i], b[i])`.
@@ -200,27 +214,19 @@ pub(crate) fn map_2<L: Lanes>(
     b: &[f32],
     f: impl Fn(L::F32, L::F32) -> L::F32,
 ) {
-    assert_eq!(y.len(), a.len(), "lengths of y and a");
-    assert_eq!(y.len(), b.len(), "lengths of y and b");
-    let mut y = y.chunks_exact_mut(L::N);
-    let (mut a, mut b) = (a.chunks_exact(L::N), b.chunks_exact(L::N));
-    for ((y, a), b) in y.by_ref().zip(a.by_ref()).zip(b.by_ref()) {
-        lanes.store(y, f(lanes.load(a), lanes.load(b)));
-    }
-    let (y, a, b) = (y.into_remainder(), a.remainder(), b.remainder());
-    if !a.is_empty() {
-        lanes.store_part(y, f(lanes.load_part(a, 0.0), lanes.load_part(b, 0.0)));
-    }
+    update_with_2(lanes, y, a, b, inlined!(|_, a, b| f(a, b)));
 }
 
 /// `x[i] = f(x[i])`.
 #[inline(always)]
 pub(crate) fn update<L: Lanes>(lanes: L, x: &mut [f32], f: impl Fn(L::F32) -> L::F32) {
-    let mut chunks = x.chunks_exact_mut(L::N);
-    for x in chunks.by_ref() {
+    let (mut at, end) = (0, whole(x.len(), L::N));
+    while at < end {
+        let x = &mut x[at..][..L::N];
         lanes.store(x, f(lanes.load(x)));
+        at += L::N;
     }
-    let x = chunks.into_remainder();
+    let x = &mut x[end..];
     if !x.is_empty() {
         lanes.store_part(x, f(lanes.load_part(x, 0.0)));
     }
@@ -234,15 +240,7 @@ pub(crate) fn update_with<L: Lanes>(
     x: &[f32],
     f: impl Fn(L::F32, L::F32) -> L::F32,
 ) {
-    assert_eq!(y.len(), x.len(), "lengths of y and x");
-    let (mut y, mut x) = (y.chunks_exact_mut(L::N), x.chunks_exact(L::N));
-    for (y, x) in y.by_ref().zip(x.by_ref()) {
-        lanes.store(y, f(lanes.load(y), lanes.load(x)));
-    }
-    let (y, x) = (y.into_remainder(), x.remainder());
-    if !x.is_empty() {
-        lanes.store_part(y, f(lanes.load_part(y, 0.0), lanes.load_part(x, 0.0)));
-    }
+    update_with_2(lanes, y, x, x, inlined!(|y, x, _| f(y, x)));
 }
 
 /// `y[i] = f(y[i], a[i], b[i])`.
@@ -256,13 +254,14 @@ pub(crate) fn update_with_2<L: Lanes>(
 ) {
     assert_eq!(y.len(), a.len(), "lengths of y and a");
     assert_eq!(y.len(), b.len(), "lengths of y and b");
-    let mut y = y.chunks_exact_mut(L::N);
-    let (mut a, mut b) = (a.chunks_exact(L::N), b.chunks_exact(L::N));
-    for ((y, a), b) in y.by_ref().zip(a.by_ref()).zip(b.by_ref()) {
+    let (mut at, end) = (0, whole(y.len(), L::N));
+    while at < end {
+        let (y, a, b) = (&mut y[at..][..L::N], &a[at..][..L::N], &b[at..][..L::N]);
         lanes.store(y, f(lanes.load(y), lanes.load(a), lanes.load(b)));
+        at += L::N;
     }
-    let (y, a, b) = (y.into_remainder(), a.remainder(), b.remainder());
-    if !a.is_empty() {
+    let (y, a, b) = (&mut y[end..], &a[end..], &b[end..]);
+    if !y.is_empty() {
         let value = f(lanes.load_part(y, 0.0), lanes.load_part(a, 0.0), lanes.load_part(b, 0.0));
         lanes.store_part(y, value);
     }
@@ -280,19 +279,67 @@ pub(crate) fn fold_2<L: Lanes>(
     assert_eq!(a.len(), b.len(), "lengths of a and b");
     // One sum would wait for itself: an addition takes four cycles, and two can start in each.
     let mut sums = [lanes.splat(0.0); 4];
-    let (mut a, mut b) = (a.chunks_exact(4 * L::N), b.chunks_exact(4 * L::N));
-    for (a, b) in a.by_ref().zip(b.by_ref()) {
+    let (mut at, end) = (0, whole(a.len(), 4 * L::N));
+    while at < end {
+        let (a, b) = (&a[at..][..4 * L::N], &b[at..][..4 * L::N]);
         for (u, sum) in sums.iter_mut().enumerate() {
             *sum = f(*sum, lanes.load(&a[u * L::N..]), lanes.load(&b[u * L::N..]));
         }
+        at += 4 * L::N;
     }
-    let (mut a, mut b) = (a.remainder().chunks_exact(L::N), b.remainder().chunks_exact(L::N));
-    for ((a, b), sum) in a.by_ref().zip(b.by_ref()).zip(&mut sums) {
-        *sum = f(*sum, lanes.load(a), lanes.load(b));
+    let end = whole(a.len(), L::N);
+    for sum in &mut sums[..3] {
+        if at < end {
+            *sum = f(*sum, lanes.load(&a[at..]), lanes.load(&b[at..]));
+            at += L::N;
+        }
     }
-    let (a, b) = (a.remainder(), b.remainder());
+    let (a, b) = (&a[end..], &b[end..]);
     if !a.is_empty() {
         sums[3] = f(sums[3], lanes.load_part(a, fill_a), lanes.load_part(b, fill_b));
+    }
+    ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum()
+}
+
+/// `y[i] = f(a[i], b[i], c[i])`, and the sum of `y` with the bits of [`fold`]; `f` is 0 of zeros.
+#[inline(always)]
+pub(crate) fn map_3_sum<L: Lanes>(
+    lanes: L,
+    y: &mut [f32],
+    [a, b, c]: [&[f32]; 3],
+    f: impl Fn(L::F32, L::F32, L::F32) -> L::F32,
+) -> f32 {
+    assert_eq!(y.len(), a.len(), "lengths of y and a");
+    assert_eq!(y.len(), b.len(), "lengths of y and b");
+    assert_eq!(y.len(), c.len(), "lengths of y and c");
+    let mut sums = [lanes.splat(0.0); 4];
+    let (mut at, end) = (0, whole(y.len(), 4 * L::N));
+    while at < end {
+        let (a, b, c) = (&a[at..][..4 * L::N], &b[at..][..4 * L::N], &c[at..][..4 * L::N]);
+        let y = &mut y[at..][..4 * L::N];
+        for (u, sum) in sums.iter_mut().enumerate() {
+            let from = u * L::N;
+            let value = f(lanes.load(&a[from..]), lanes.load(&b[from..]), lanes.load(&c[from..]));
+            lanes.store(&mut y[from..], value);
+            *sum = *sum + value;
+        }
+        at += 4 * L::N;
+    }
+    let end = whole(y.len(), L::N);
+    for sum in &mut sums[..3] {
+        if at < end {
+            let value = f(lanes.load(&a[at..]), lanes.load(&b[at..]), lanes.load(&c[at..]));
+            lanes.store(&mut y[at..], value);
+            *sum = *sum + value;
+            at += L::N;
+        }
+    }
+    let (y, a, b, c) = (&mut y[end..], &a[end..], &b[end..], &c[end..]);
+    if !y.is_empty() {
+        let (a, b) = (lanes.load_part(a, 0.0), lanes.load_part(b, 0.0));
+        let value = f(a, b, lanes.load_part(c, 0.0));
+        lanes.store_part(y, value);
+        sums[3] = sums[3] + value;
     }
     ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum()
 }

@@ -1,30 +1,31 @@
 //! The functions behind GELU and its approximation, by tables of polynomials: no exponential, no division.
 //!
-//! All are 1/2 plus an odd function, which sixteen polynomials approximate on sixteen pieces of equal width, centred at 0,
-//! `w`, `2w` … `15w`; the last is constant, and stands for everything beyond. A register holds the sixteen coefficients of
-//! one power, and one instruction looks up those of every lane.
+//! All are 1/2 plus an odd function, so that `x ≥ 0` is enough. There sixteen polynomials approximate them, or what they
+//! lack, on sixteen pieces of equal width, centred at 0, `w`, `2w` … `15w`; the last is constant, and stands for everything
+//! beyond. A register holds the sixteen coefficients of one power, and one instruction looks up those of every lane.
 
 use super::math::SHIFT;
 use super::{Lanes, Vector};
 
-/// An odd function that is 1/2 far out.
+/// A function of `|x|` that is constant far out.
 pub(crate) struct Pieces {
     /// `1/w`.
     per_unit: f32,
-    /// `coefficients[j][n]` is that of `(n − |x|/w)^j` on piece `n`: least maximum error, without even powers on the first.
+    /// `coefficients[j][n]` is that of `(n − |x|/w)^j` on piece `n`: least maximum error, without even powers on the first but
+    /// for its constant.
     coefficients: [[f32; 16]; 6],
 }
 
-/// `Φ(x) − 1/2`, `Φ(x) = (1 + erf(x/√2)) / 2` of the normal distribution: within 9e-8, which is what is left of it beyond 5.22;
+/// `Φ(x) − 1`, `Φ(x) = (1 + erf(x/√2)) / 2` of the normal distribution: within 9e-8, which is what is left of it beyond 5.22;
 /// within 5e-8 up to there.
 #[rustfmt::skip]
 pub(crate) const NORMAL: Pieces = Pieces {
     per_unit: 1.0 / 0.36,
     coefficients: [
         [
-            0.0, 0.140_576_44, 0.264_237_5, 0.359_928_9, 0.425_066_3, 0.464_069_7,
-            0.484_613_66, 0.494_132_25, 0.498_011_62, 0.499_402_34, 0.499_840_9, 0.499_962_54,
-            0.499_992_2, 0.499_998_57, 0.499_999_76, 0.5,
+            -0.5, -0.359_423_57, -0.235_762_5, -0.140_071_1, -0.074_933_7, -0.035_930_318,
+            -0.015_386_334, -0.005_867_741, -0.001_988_375_9, -0.000_597_648_7, -0.000_159_108_76, -3.747_497_7e-5,
+            -7.801_5e-6, -1.434_388_1e-6, -2.327_696_5e-7, 0.0,
         ],
         [
             -0.143_619_22, -0.134_607_82, -0.110_826_455, -0.080_155_26, -0.050_925_59, -0.028_422_058,
@@ -92,15 +93,15 @@ pub(crate) const GELU_SLOPE: Pieces = Pieces {
     ],
 };
 
-/// `tanh(√(2/π)·(x + 0.044715·x³)) / 2`, which takes the place of [`NORMAL`] in GELU's approximation: within 5e-8.
+/// `(tanh(√(2/π)·(x + 0.044715·x³)) − 1) / 2`, which takes the place of [`NORMAL`] in GELU's approximation: within 5e-8.
 #[rustfmt::skip]
 pub(crate) const TANH: Pieces = Pieces {
     per_unit: 1.0 / 0.345,
     coefficients: [
         [
-            0.0, 0.134_940_39, 0.254_826_43, 0.349_506_2, 0.416_037_5, 0.457_668_2,
-            0.480_850_46, 0.492_299_97, 0.497_280_36, 0.499_168_04, 0.499_783, 0.499_952_55,
-            0.499_991_45, 0.499_998_75, 0.499_999_85, 0.5,
+            -0.5, -0.365_059_6, -0.245_173_58, -0.150_493_8, -0.083_962_5, -0.042_331_805,
+            -0.019_149_546, -0.007_700_020_4, -0.002_719_653, -0.000_831_957_6, -0.000_216_979_6, -4.744_519_4e-5,
+            -8.549_163e-6, -1.247_447_4e-6, -1.448_328_1e-7, 0.0,
         ],
         [
             -0.137_635_08, -0.129_647_85, -0.108_391_95, -0.080_498_21, -0.053_160_94, -0.031_227_7,
@@ -130,7 +131,7 @@ pub(crate) const TANH: Pieces = Pieces {
     ],
 };
 
-/// The slope of `x·(1/2 + TANH(x))`, less 1/2: within 1e-7.
+/// The slope of `x·(1 + TANH(x))`, less 1/2: within 1e-7.
 #[rustfmt::skip]
 pub(crate) const TANH_SLOPE: Pieces = Pieces {
     per_unit: 1.0 / 0.38,
@@ -173,6 +174,7 @@ pub(crate) const TANH_SLOPE: Pieces = Pieces {
 pub(crate) struct PiecesIn<L: Lanes> {
     lanes: L,
     per_unit: L::F32,
+    limit: L::F32,
     coefficients: [L::Table; 6],
 }
 
@@ -183,22 +185,28 @@ impl<L: Lanes> PiecesIn<L> {
         for (table, coefficients) in coefficients.iter_mut().zip(&pieces.coefficients) {
             *table = lanes.table(coefficients);
         }
-        PiecesIn { lanes, per_unit: lanes.splat(pieces.per_unit), coefficients }
+        let (per_unit, limit) = (lanes.splat(pieces.per_unit), lanes.splat(15.0 / pieces.per_unit));
+        PiecesIn { lanes, per_unit, limit, coefficients }
     }
 
-    /// The function's value; NaN of NaN.
+    /// `|x|`, no further out than the last piece, on which nothing changes; NaN of NaN.
     #[inline(always)]
-    pub(crate) fn at(&self, x: L::F32) -> L::F32 {
-        let PiecesIn { lanes, per_unit, coefficients } = *self;
-        // In pieces, no further out than the last. A NaN on the right passes through the minimum.
-        let distance = lanes.splat(15.0).min(x.abs() * per_unit);
-        let shifted = distance + lanes.splat(SHIFT);
-        let off = shifted - lanes.splat(SHIFT) - distance;
+    pub(crate) fn distance(&self, x: L::F32) -> L::F32 {
+        // A NaN on the right passes through the minimum.
+        self.limit.min(x.abs())
+    }
+
+    /// The function's value at what [`PiecesIn::distance`] gave.
+    #[inline(always)]
+    pub(crate) fn at(&self, distance: L::F32) -> L::F32 {
+        let PiecesIn { lanes, per_unit, coefficients, .. } = *self;
+        let shifted = distance.mul_add(per_unit, lanes.splat(SHIFT));
+        let off = distance.neg_mul_add(per_unit, shifted - lanes.splat(SHIFT));
         let mut value = lanes.look_up(coefficients[5], shifted);
         for j in (0..5).rev() {
             value = value.mul_add(off, lanes.look_up(coefficients[j], shifted));
         }
-        value.with_sign_of(x)
+        value
     }
 }
 
@@ -214,7 +222,7 @@ mod tests {
     #[inline(always)]
     fn body<L: Lanes>(y: &mut [f32], x: &[f32], pieces: &Pieces) {
         let pieces = PiecesIn::new(L::here(), pieces);
-        map(L::here(), y, x, inlined!(|x| pieces.at(x)));
+        map(L::here(), y, x, inlined!(|x| pieces.at(pieces.distance(x))));
     }
 
     fn values(isa: Isa, x: &[f32], pieces: &Pieces) -> Vec<f32> {
@@ -229,7 +237,7 @@ mod tests {
         let x: Vec<f32> = (0..160_000).map(|i| -8.0 + (i as f32 + 0.5) * 1e-4).collect();
         for isa in Isa::available() {
             for (x, y) in x.iter().zip(values(isa, &x, pieces)) {
-                let error = (f64::from(y) - want(f64::from(*x))).abs();
+                let error = (f64::from(y) - want(f64::from(x.abs()))).abs();
                 let bound = if x.abs() < limit { near } else { far };
                 assert!(error <= bound, "{isa}: at {x} {y}, off by {error:e}");
             }
@@ -238,7 +246,7 @@ mod tests {
 
     #[test]
     fn every_function_is_within_its_stated_error() {
-        let value = |f| move |x| activation(x, f) / x - 0.5;
+        let value = |f| move |x| activation(x, f) / x - 1.0;
         let slope = |f| move |x| activation_derivative(x, f) - 0.5;
         check(&NORMAL, value(Activation::Gelu), (5.2, 5e-8, 9e-8));
         check(&GELU_SLOPE, slope(Activation::Gelu), (5.7, 1e-7, 1.2e-7));
@@ -247,17 +255,21 @@ mod tests {
     }
 
     #[test]
-    fn they_are_odd_half_far_out_and_keep_nan() {
+    fn they_are_even_constant_far_out_and_keep_nan() {
         let x = [0.0, 0.7, -0.7, 6.0, -6.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
-        for (isa, pieces) in Isa::available()
-            .into_iter()
-            .flat_map(|isa| [&NORMAL, &GELU_SLOPE, &TANH, &TANH_SLOPE].map(|pieces| (isa, pieces)))
-        {
-            let y = values(isa, &x, pieces);
-            assert_eq!(y[0], 0.0, "{isa}");
-            assert_eq!(y[1], -y[2], "{isa}");
-            assert_eq!(y[3..7], [0.5, -0.5, 0.5, -0.5], "{isa}");
-            assert!(y[7].is_nan(), "{isa}");
+        for (pieces, ends) in [
+            (&NORMAL, [-0.5, 0.0]),
+            (&GELU_SLOPE, [0.0, 0.5]),
+            (&TANH, [-0.5, 0.0]),
+            (&TANH_SLOPE, [0.0, 0.5]),
+        ] {
+            for isa in Isa::available() {
+                let y = values(isa, &x, pieces);
+                assert_eq!(y[0], ends[0], "{isa}");
+                assert_eq!(y[1], y[2], "{isa}");
+                assert_eq!(y[3..7], [ends[1]; 4], "{isa}");
+                assert!(y[7].is_nan(), "{isa}");
+            }
         }
     }
 }

@@ -78,6 +78,29 @@ fn what_is_saved_does_not_change_the_result_nor_do_the_rows_around_it() {
 }
 
 #[test]
+fn rows_of_three_terms_have_the_bits_of_their_sums_wherever_they_lie() {
+    let n = 6;
+    for d in 1..=130 {
+        let table = noise(4 * d + 1, 1);
+        let term = |n: usize| &table[1 + n % 4 * d..][..d]; // Off the alignment.
+        let terms: Vec<[&[f32]; 3]> = (0..n).map(|n| [term(n * n), term(n), term(3)]).collect();
+        let sum_of = |[a, b, c]: [&[f32]; 3]| (0..d).map(|d| a[d] + b[d] + c[d]).collect();
+        let sums: Vec<f32> =
+            terms.iter().flat_map(|terms| -> Vec<f32> { sum_of(*terms) }).collect();
+        let (weight, bias) = (noise(d, 3), noise(d, 4));
+        for isa in Isa::available() {
+            let [mut y, mut xhat, mut want_y, mut want_xhat] = [(); 4].map(|()| vec![7.0; n * d]);
+            let (mut rstd, mut want_rstd) = (vec![7.0; n], vec![7.0; n]);
+            let saved = (Some(&mut want_xhat[..]), Some(&mut want_rstd[..]));
+            isa.layer_norm(&mut want_y, saved.0, saved.1, &sums, &weight, &bias, 1e-3);
+            let saved = (Some(&mut xhat[..]), Some(&mut rstd[..]));
+            isa.layer_norm_of_sums(&mut y, saved.0, saved.1, &terms, &weight, &bias, 1e-3);
+            assert_eq!((y, xhat, rstd), (want_y, want_xhat, want_rstd), "{isa}, width {d}");
+        }
+    }
+}
+
+#[test]
 fn backward_matches_reference_at_every_width_on_every_isa() {
     let n = 3;
     for d in 1..=130 {
