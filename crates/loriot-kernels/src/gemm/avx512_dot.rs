@@ -421,23 +421,32 @@ pub(super) fn quantize(bytes: &mut [[u8; 16]], values: &[f32], alpha: f32) -> f3
     alpha * (greatest / 127.0)
 }
 
-/// `sums → start + (sums − 128·Σw)·(scale of the row · scale of the column)` for 16 columns from `col` on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn dequantize(
-    w: &weight::Int8,
-    (block, col): (usize, usize),
-    sums: __m512i,
-    row_scale: f32,
-    start: __m512,
-) -> __m512 {
-    let sums_o: &[i32; TILE] =
-        w.sums_ko[block * w.scale_o.len() + col..].first_chunk().expect("a whole panel");
-    let scale_o = w.scale_o[col..].first_chunk().expect("a whole panel");
-    // SAFETY: `sums_o` is 64 readable bytes, and `loadu` needs no alignment.
-    let sums_o = unsafe { _mm512_loadu_si512(sums_o.as_ptr().cast()) };
-    let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_slli_epi32::<7>(sums_o)));
-    _mm512_fmadd_ps(sums, _mm512_mul_ps(_mm512_set1_ps(row_scale), load(scale_o)), start)
+/// What turns sums of 16 columns into numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Columns {
+    /// `128·Σw`: activations are shifted by 128.
+    shift: __m512i,
+    scale: __m512,
+}
+
+impl Int8Columns {
+    /// Of the columns from `col` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+    pub(super) fn new(w: &weight::Int8, (block, col): (usize, usize)) -> Int8Columns {
+        let sums_o: &[i32; TILE] =
+            w.sums_ko[block * w.scale_o.len() + col..].first_chunk().expect("a whole panel");
+        let scale_o = w.scale_o[col..].first_chunk().expect("a whole panel");
+        Int8Columns { shift: _mm512_slli_epi32::<7>(load_words(sums_o)), scale: load(scale_o) }
+    }
+
+    /// `start + (sums − 128·Σw)·(scale of the row · scale of the column)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+    pub(super) fn dequantize(self, sums: __m512i, row_scale: f32, start: __m512) -> __m512 {
+        let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, self.shift));
+        _mm512_fmadd_ps(sums, _mm512_mul_ps(_mm512_set1_ps(row_scale), self.scale), start)
+    }
 }
 
 /// `R` rows.
@@ -466,12 +475,12 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
         }
     }
     let starts = starts::<R>(c, c_stride, start);
+    let columns = [0, 1].map(|v| Int8Columns::new(w, (block, first_col + v * TILE)));
     for r in 0..R {
         let scale = f32::from_ne_bytes(a[r][INT8_KC / 4]);
         let row = c[r * c_stride..][..tiles::NR].as_chunks_mut().0;
         for v in 0..2 {
-            let at = (block, first_col + v * TILE);
-            store(&mut row[v], dequantize(w, at, sums[r][v], scale, starts[r][v]));
+            store(&mut row[v], columns[v].dequantize(sums[r][v], scale, starts[r][v]));
         }
     }
 }
@@ -479,7 +488,7 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
 /// A row of a tile: 16 words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_words<T, const N: usize>(row: &[T; N]) -> __m512i {
+pub(super) fn load_words<T, const N: usize>(row: &[T; N]) -> __m512i {
     const { assert!(size_of::<[T; N]>() == 64) };
     // SAFETY: `row` is 64 readable bytes, and `loadu` needs no alignment.
     unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }

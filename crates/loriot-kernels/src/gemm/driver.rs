@@ -50,7 +50,7 @@ pub(super) enum Right<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Strips of the left operand.
-    a: AlignedBuf<u8>,
+    pub a: AlignedBuf<u8>,
     /// A block of the right operand.
     b: AlignedBuf<u8>,
     /// A panel of the right operand, of a weight in another kernel's order.
@@ -88,6 +88,8 @@ impl<'a> Product<'a> {
         SCRATCH.with_borrow_mut(|scratch| {
             if self.is_better_transposed() {
                 self.run_transposed(isa, kernel.mirrored(), scratch);
+            } else if let Some(few_rows) = self.as_few_rows::<K>() {
+                self.run_few_rows(isa, kernel, few_rows, scratch);
             } else {
                 self.run_blocks(isa, kernel, scratch);
             }
@@ -100,11 +102,8 @@ impl<'a> Product<'a> {
         let max_rows = K::MC.next_multiple_of(K::MR).min(m.next_multiple_of(K::MR));
         let Scratch { a: strips, b: panels, widened, .. } = scratch;
         let strips = strips.at_least_of::<K::Unit>(max_rows * K::A_STRIDE);
-        // Without any k, one empty block still writes what the product starts from.
-        let depths = terms.iter().flat_map(|term| {
-            let blocks = even_ranges(term.a.n_cols(), K::KC, K_UNIT.max(K::K_UNIT));
-            blocks.map(move |depth| (term, depth))
-        });
+        let depths =
+            terms.iter().flat_map(|term| depths_of::<K>(term).map(move |depth| (term, depth)));
         let n_depths = depths.clone().count();
         let blocks = even_ranges(m, max_rows, K::MR).flat_map(|rows| {
             depths.clone().enumerate().flat_map(move |(depth_idx, (term, depth))| {
@@ -180,8 +179,13 @@ struct Block<'a> {
     term: &'a Term<'a>,
 }
 
+/// The blocks of `k` of a term. Without any k, one empty block still writes what the product starts from.
+pub(super) fn depths_of<K: Kernel>(term: &Term) -> impl Iterator<Item = Range<usize>> + Clone {
+    even_ranges(term.a.n_cols(), K::KC, K_UNIT.max(K::K_UNIT))
+}
+
 impl<'a> Start<'a> {
-    fn of(init: Init<'a>, col: usize) -> Start<'a> {
+    pub(super) fn of(init: Init<'a>, col: usize) -> Start<'a> {
         match init {
             Init::Zero => Start::Zero,
             Init::Bias(bias) => Start::Row(&bias[col..]),
@@ -191,7 +195,7 @@ impl<'a> Start<'a> {
 }
 
 /// A tile at the right edge: made in a buffer of full width, so that kernels need no masks.
-fn narrow_tile<K: Kernel>(kernel: K, tile: Tile<'_, K::Unit>) {
+pub(super) fn narrow_tile<K: Kernel>(kernel: K, tile: Tile<'_, K::Unit>) {
     let mut wide = [0.0; MAX_TILE];
     let mut start_row = [0.0; MAX_NR];
     let (cols, rows, c, c_stride) = (tile.cols, tile.rows, tile.c, tile.c_stride);
