@@ -723,7 +723,7 @@ impl kernel::Kernel for Int8<'_> {
             for row in 0..a.n_rows() {
                 let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
                 let values = row_of(a, row);
-                let mut bytes = [[0; TILE]; INT8_KC / TILE];
+                let mut bytes = [[0; 2 * TILE]; INT8_KC / (2 * TILE)];
                 // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
                 let scale = unsafe { quantize(&mut bytes, values, alpha) };
                 let n_steps = values.len().div_ceil(INT8_STEP);

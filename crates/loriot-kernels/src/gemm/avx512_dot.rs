@@ -402,21 +402,26 @@ impl kernel::Kernel for Int8<'_> {
     }
 }
 
-/// `bytes = round(127·values/max|values|) + 128`, in groups of 16, the last filled up with 128; returns the scale
+/// `bytes = round(127·values/max|values|) + 128`, in groups of 32, the last filled up with 128; returns the scale
 /// `alpha·max|values|/127`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn quantize(bytes: &mut [[u8; 16]], values: &[f32], alpha: f32) -> f32 {
+pub(super) fn quantize(bytes: &mut [[u8; 2 * TILE]], values: &[f32], alpha: f32) -> f32 {
     let mut greatest = _mm512_setzero_ps();
-    for values in values.chunks(TILE) {
-        greatest = _mm512_max_ps(greatest, _mm512_abs_ps(load_2(values, 1.0)[0]));
+    for values in values.chunks(2 * TILE) {
+        let [low, high] = load_2(values, 1.0);
+        let pair = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+        greatest = _mm512_max_ps(greatest, pair);
     }
     let greatest = _mm512_reduce_max_ps(greatest);
     let per_unit = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    for (bytes, values) in bytes.iter_mut().zip(values.chunks(TILE)) {
-        let rounded = _mm512_cvtps_epi32(load_2(values, per_unit)[0]);
-        let shifted = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
-        // SAFETY: `bytes` is 16 writable bytes, and `storeu` needs no alignment.
-        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), shifted) };
+    for (bytes, values) in bytes.iter_mut().zip(values.chunks(2 * TILE)) {
+        let halves = bytes.as_chunks_mut::<TILE>().0;
+        for (half, values) in halves.iter_mut().zip(load_2(values, per_unit)) {
+            let rounded = _mm512_cvtps_epi32(values);
+            let shifted = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
+            // SAFETY: `half` is 16 writable bytes, and `storeu` needs no alignment.
+            unsafe { _mm_storeu_si128(half.as_mut_ptr().cast(), shifted) };
+        }
     }
     alpha * (greatest / 127.0)
 }
