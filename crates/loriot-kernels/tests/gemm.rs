@@ -4,6 +4,7 @@ use loriot_kernels::activation::Activation;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut, PackedWeight, Precision};
 use loriot_kernels::isa::Level;
 use loriot_kernels::{Isa, reference};
+use std::ops::Range;
 
 /// Sizes on both sides of every tile edge: rows of 4, 6 and 14, columns of 8, 16 and 32.
 const SIZES: [usize; 16] = [0, 1, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 65];
@@ -409,20 +410,35 @@ fn a_product_in_pieces_has_the_bits_of_the_whole() {
 }
 
 #[test]
-fn a_row_has_the_same_bits_alone_and_in_any_batch() {
-    let (n, o, i) = (43, 100, 500);
+fn rows_have_the_same_bits_alone_and_in_any_batch() {
+    // Several blocks of inputs in every precision, and outputs that end within a panel.
+    let (n, o, i) = (43, 100, 1_700);
     let (x, w, bias) = (noise(1, n * i), noise(2, o * i), noise(3, o));
+    let x = Mat::row_major(&x, n, i);
     let isas = Isa::available().into_iter();
     for (isa, precision) in isas.flat_map(|isa| Precision::ALL.map(|precision| (isa, precision))) {
         let packed = isa.pack(&[&w], i, precision);
-        let mut whole = vec![0.0; n * o];
-        let x = Mat::row_major(&x, n, i);
-        isa.linear(MatMut::row_major(&mut whole, n, o), x, &packed, Init::Bias(&bias));
-        for row in 0..n {
-            let mut alone = vec![0.0; o];
-            let y = MatMut::row_major(&mut alone, 1, o);
-            isa.linear(y, x.rows(row..row + 1), &packed, Init::Bias(&bias));
-            assert_eq!(alone, whole[row * o..][..o], "{isa}, {precision}, row {row}");
+        for init in [Init::Zero, Init::Bias(&bias), Init::Accumulate] {
+            let product = |rows: Range<usize>| {
+                let mut y = vec![0.25; rows.len() * o];
+                let y_no = MatMut::row_major(&mut y, rows.len(), o);
+                let gelu = Epilogue::ActivationInPlace(Activation::Gelu);
+                isa.linear_with(y_no, x.rows(rows), &packed, init, None, gelu);
+                y
+            };
+            let whole = product(0..n);
+            // A tile of AMX has 16 rows, its strips 32.
+            for n_rows in [1, 2, 7, 15, 16, 17, 32, 33] {
+                for first in (0..n).step_by(n_rows) {
+                    let rows = first..n.min(first + n_rows);
+                    let want = &whole[rows.start * o..rows.end * o];
+                    assert_eq!(
+                        product(rows.clone()),
+                        want,
+                        "{isa}, {precision}, {rows:?}, {init:?}"
+                    );
+                }
+            }
         }
     }
 }

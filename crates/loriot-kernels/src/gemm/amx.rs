@@ -12,14 +12,15 @@ use std::arch::asm;
 use std::arch::x86_64::*;
 
 use super::avx512_dot::{
-    dequantize, interleave_halves, load, load_2, pack_right_bf16, pack_transposed, quantize,
-    row_of, row_part, store, store_bf16, with_contiguous,
+    Int8Columns, interleave_halves, load, load_2, load_words, pack_right_bf16, pack_transposed,
+    quantize, row_of, row_part, store, store_bf16, with_contiguous,
 };
 use super::kernel::{self, Start, Tile};
 use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE};
 use super::weight;
 use super::{Mat, PackedWeight, avx512};
 use crate::isa::{Isa, Level};
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 /// Rows of a strip.
@@ -29,12 +30,14 @@ const NR: usize = tiles::NR;
 /// Bytes of a tile.
 const TILE_BYTES: usize = 1024;
 
-/// Runs `body` with this thread's tile registers in use: all eight are 16 rows of 64 bytes.
+/// Runs `body` with this thread's tile registers in use: those of the right operand are 16 rows of 64 bytes, and so are
+/// those of the left operand and the sums, unless there are fewer than 16 rows at all: then they have these, so that
+/// nothing else is read, multiplied or written. `body` is told how many.
 ///
 /// # Panics
 ///
 /// If the level is not [`Level::Amx`].
-pub(super) fn with_tiles<R>(isa: Isa, body: impl FnOnce() -> R) -> R {
+pub(super) fn with_tiles<R>(isa: Isa, n_rows: usize, body: impl FnOnce(usize) -> R) -> R {
     /// `LDTILECFG`'s operand (Intel's manual, volume 1, 18.2).
     #[repr(C, align(64))]
     struct TileConfig {
@@ -44,13 +47,6 @@ pub(super) fn with_tiles<R>(isa: Isa, body: impl FnOnce() -> R) -> R {
         row_bytes: [u16; 16],
         rows: [u8; 16],
     }
-    static CONFIG: TileConfig = TileConfig {
-        palette: 1,
-        start_row: 0,
-        reserved: [0; 14],
-        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
-        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
-    };
     /// Gives the registers back, also when `body` panics: a thread that holds them is slower to switch.
     struct Release;
     impl Drop for Release {
@@ -60,13 +56,22 @@ pub(super) fn with_tiles<R>(isa: Isa, body: impl FnOnce() -> R) -> R {
         }
     }
     assert_eq!(isa.level(), Level::Amx, "instruction set");
+    let tile_rows = n_rows.clamp(1, TILE);
+    let mut config = TileConfig {
+        palette: 1,
+        start_row: 0,
+        reserved: [0; 14],
+        row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+        rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+    };
+    config.rows[..6].fill(tile_rows as u8);
     // SAFETY: an `Isa` of this level exists only where the CPU has tiles and the system lets the process use them; the
     // operand is 64 readable bytes that describe a valid configuration.
     unsafe {
-        asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly, preserves_flags));
+        asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags));
     }
     let _release = Release;
-    body()
+    body(tile_rows)
 }
 
 /// Where a micro-kernel reads and writes; `start` and `sums` are rows of 32 numbers of four bytes.
@@ -83,13 +88,13 @@ struct Run {
 
 /// A function that runs down `k`: `$step` multiplies the tiles at `a` and `b`, at distances given by operands, and every
 /// step goes on by `$a_bytes` and `$b_bytes`. `tmm0` to `tmm3` hold rows 0 to 15 and 16 to 31 of columns 0 to 15, then of
-/// columns 16 to 31.
+/// columns 16 to 31; `tmm4` and `tmm5` are of the left operand, `tmm6` and `tmm7` of the right one.
 macro_rules! micro_kernel {
     ($name:ident, rows: 2, $a_bytes:expr, $b_bytes:expr, $($step:literal)*) => {
         /// # Safety
         ///
-        /// Between the ends of [`with_tiles`]. The operands are `n_steps` steps long; `start` has 32 readable rows and
-        /// `sums` 32 writable ones.
+        /// Between the ends of [`with_tiles`], with tiles of 16 rows. The operands are `n_steps` steps long; `start` has
+        /// 32 readable rows and `sums` 32 writable ones.
         unsafe fn $name(run: &Run) {
             // SAFETY: the caller's promise covers every address that is read or written.
             unsafe {
@@ -133,8 +138,8 @@ macro_rules! micro_kernel {
     ($name:ident, rows: 1, $a_bytes:expr, $b_bytes:expr, $($step:literal)*) => {
         /// # Safety
         ///
-        /// Between the ends of [`with_tiles`]. The operands are `n_steps` steps long; `start` has 16 readable rows and
-        /// `sums` 16 writable ones.
+        /// Between the ends of [`with_tiles`]. The operands are `n_steps` steps long; `start` has as many readable rows
+        /// and `sums` as many writable ones as the tiles have.
         unsafe fn $name(run: &Run) {
             // SAFETY: the caller's promise covers every address that is read or written.
             unsafe {
@@ -348,19 +353,46 @@ fn prefetch_lines(bytes: &[u8]) {
     }
 }
 
+/// Brings the part of the result that the tile after next writes into the first cache. The weight that passes between two
+/// uses of a few rows is larger than the second cache, so that they come from the third.
+fn prefetch_result(c: &[f32], c_stride: usize, rows: usize) {
+    for row in 0..rows {
+        for line in 0..NR / TILE {
+            let ahead = c.as_ptr().wrapping_add(row * c_stride + 2 * NR + line * TILE);
+            // SAFETY: a prefetch reads nothing that the program sees, wherever it points; SSE is part of every x86-64.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) };
+        }
+    }
+}
+
+/// How many tiles the rows of a strip fill.
+fn row_tiles(rows: usize, tile_rows: usize) -> usize {
+    let row_tiles = rows.div_ceil(TILE);
+    let fit = if row_tiles == 1 { rows <= tile_rows } else { tile_rows == TILE };
+    assert!(fit, "{rows} rows in tiles of {tile_rows}");
+    row_tiles
+}
+
 /// Runs a tile of f32 sums with the micro-kernel for its rows.
 ///
 /// # Safety
 ///
-/// Between the ends of [`with_tiles`], with micro-kernels for up to 16 and up to 32 rows whose steps have `planes` planes.
-unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsafe fn(&Run); 2]) {
+/// Between the ends of [`with_tiles`], which gave `tile_rows`, with micro-kernels for up to 16 and up to 32 rows whose steps
+/// have `planes` planes.
+#[inline]
+unsafe fn run_tile(
+    tile: Tile<'_, u16>,
+    tile_rows: usize,
+    planes: usize,
+    [rows_16, rows_32]: [unsafe fn(&Run); 2],
+) {
     let Tile { rows, depth, a, b, c, c_stride, start, .. } = tile;
     let n_steps = depth.div_ceil(BF16_STEP);
-    let row_tiles = rows.div_ceil(TILE);
+    let row_tiles = row_tiles(rows, tile_rows);
     assert!(a.len() >= n_steps * planes * row_tiles * TILE_BYTES / 2, "length of a strip");
     assert!(b.len() >= n_steps * planes * TILE_BYTES, "length of a panel");
     static ZEROS: [f32; NR] = [0.0; NR];
-    let is_whole = rows == row_tiles * TILE;
+    let is_whole = rows == row_tiles * tile_rows;
     assert!(c.len() >= (rows - 1) * c_stride + NR, "length of the result");
     let mut sums: Sums;
     let (start, start_stride) = match start {
@@ -375,6 +407,9 @@ unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsa
             (sums.as_ptr().cast(), 4 * NR)
         }
     };
+    if row_tiles == 1 {
+        prefetch_result(c, c_stride, rows);
+    }
     let micro_kernel = if row_tiles == 1 { rows_16 } else { rows_32 };
     let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
     if is_whole {
@@ -383,12 +418,16 @@ unsafe fn run_tile(tile: Tile<'_, u16>, planes: usize, [rows_16, rows_32]: [unsa
         // SAFETY: the caller's promise; the lengths were checked above, and the rows are all there.
         unsafe { micro_kernel(&run) };
     } else {
-        let mut made: Sums = [[0.0; NR]; MR];
+        let mut made = MaybeUninit::<Sums>::uninit();
         let (sums, sums_stride) = (made.as_mut_ptr().cast(), 4 * NR);
         let run = Run { a, b, n_steps, start, start_stride, sums, sums_stride };
-        // SAFETY: the caller's promise; the lengths were checked above, and `made` has 32 rows.
-        unsafe { micro_kernel(&run) };
-        for (made, c) in made[..rows].iter().zip(c.chunks_mut(c_stride)) {
+        // SAFETY: the caller's promise; the lengths were checked above, and `made` has 32 rows, of which those that
+        // are to be read have been written then.
+        let made: &[[f32; NR]] = unsafe {
+            micro_kernel(&run);
+            std::slice::from_raw_parts(made.as_ptr().cast(), rows)
+        };
+        for (made, c) in made.iter().zip(c.chunks_mut(c_stride)) {
             c[..NR].copy_from_slice(made);
         }
     }
@@ -415,15 +454,18 @@ impl RowPlace {
 
 /// bf16 times bf16.
 #[derive(Clone, Copy)]
-pub(super) struct Bf16(());
+pub(super) struct Bf16 {
+    tile_rows: usize,
+}
 
 /// Of `k`: a strip of 32 rows fills two thirds of a 48 KiB L1 cache.
 const BF16_KC: usize = 512;
 
 impl Bf16 {
-    pub(super) fn new(isa: Isa) -> Bf16 {
+    /// With what [`with_tiles`] gives.
+    pub(super) fn new(isa: Isa, tile_rows: usize) -> Bf16 {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Bf16(())
+        Bf16 { tile_rows }
     }
 }
 
@@ -438,7 +480,7 @@ impl kernel::Kernel for Bf16 {
 
     fn tile(self, tile: Tile<'_, u16>) {
         // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
-        unsafe { run_tile(tile, 1, [bf16_16, bf16_32]) }
+        unsafe { run_tile(tile, self.tile_rows, 1, [bf16_16, bf16_32]) }
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
@@ -527,6 +569,7 @@ fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, 
 /// f32 times f32, each split in three bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
+    tile_rows: usize,
     is_mirrored: bool,
 }
 
@@ -534,9 +577,10 @@ pub(super) struct Split {
 const SPLIT_KC: usize = 384;
 
 impl Split {
-    pub(super) fn new(isa: Isa) -> Split {
+    /// With what [`with_tiles`] gives.
+    pub(super) fn new(isa: Isa, tile_rows: usize) -> Split {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Split { is_mirrored: false }
+        Split { tile_rows, is_mirrored: false }
     }
 }
 
@@ -556,7 +600,7 @@ impl kernel::Kernel for Split {
         let micro_kernels: [unsafe fn(&Run); 2] =
             if self.is_mirrored { [mirrored_16, mirrored_32] } else { [split_16, split_32] };
         // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
-        unsafe { run_tile(tile, PLANES, micro_kernels) }
+        unsafe { run_tile(tile, self.tile_rows, PLANES, micro_kernels) }
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
@@ -598,7 +642,7 @@ impl kernel::Kernel for Split {
     }
 
     fn mirrored(self) -> Split {
-        Split { is_mirrored: !self.is_mirrored }
+        Split { is_mirrored: !self.is_mirrored, ..self }
     }
 }
 
@@ -656,13 +700,15 @@ fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
 /// Activations as bytes with a scale per row, times an int8 weight.
 #[derive(Clone, Copy)]
 pub(super) struct Int8<'w> {
+    tile_rows: usize,
     w: &'w weight::Int8,
 }
 
 impl<'w> Int8<'w> {
-    pub(super) fn new(isa: Isa, w: &'w weight::Int8) -> Int8<'w> {
+    /// With what [`with_tiles`] gives.
+    pub(super) fn new(isa: Isa, tile_rows: usize, w: &'w weight::Int8) -> Int8<'w> {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Int8 { w }
+        Int8 { tile_rows, w }
     }
 }
 
@@ -681,13 +727,18 @@ impl kernel::Kernel for Int8<'_> {
 
     fn tile(self, tile: Tile<'_, u8>) {
         let Tile { rows, depth, block, first_col, a, b, c, c_stride, start, prefetch, .. } = tile;
-        prefetch_lines(prefetch);
         let n_steps = depth.div_ceil(INT8_STEP);
-        let row_tiles = rows.div_ceil(TILE);
+        let row_tiles = row_tiles(rows, self.tile_rows);
         assert!(a.len() >= n_steps * row_tiles * TILE_BYTES, "length of a strip");
         assert!(b.len() >= n_steps * 2 * TILE_BYTES, "length of a panel");
         static ZEROS: [i32; NR] = [0; NR];
-        let mut sums = [[0i32; NR]; MR];
+        if row_tiles == 1 {
+            // Loads alone keep the memory busy here; asking for the next panel besides took a tenth longer.
+            prefetch_result(c, c_stride, rows);
+        } else {
+            prefetch_lines(prefetch);
+        }
+        let mut sums = MaybeUninit::<[[i32; NR]; MR]>::uninit();
         let run = Run {
             a: a.as_ptr(),
             b: b.as_ptr(),
@@ -697,18 +748,19 @@ impl kernel::Kernel for Int8<'_> {
             sums: sums.as_mut_ptr().cast(),
             sums_stride: 4 * NR,
         };
-        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`; the operands'
-        // lengths were checked above, `ZEROS` is a row read 32 times, and `sums` has 32 rows.
-        unsafe { if row_tiles == 1 { int8_16(&run) } else { int8_32(&run) } };
         let scales = &a[MR * INT8_KC..].as_chunks::<4>().0[..rows];
-        for (r, (sums, scale)) in sums.iter().zip(scales).enumerate() {
-            let scale = f32::from_ne_bytes(*scale);
-            let c = c[r * c_stride..][..NR].as_chunks_mut::<TILE>().0;
-            for v in 0..2 {
-                let at = (block, first_col + v * TILE);
-                // SAFETY: `self` exists only where an `Isa` proved the features that are enabled.
-                unsafe { finish_int8(self.w, at, &sums[v * TILE..], scale, &mut c[v], start, v) };
+        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`; the operands'
+        // lengths were checked above, `ZEROS` is a row read for each of the sums', of which there are up to 32. They are
+        // there to be read as soon as the micro-kernel has written them. `self` exists only where an `Isa` proved the
+        // features that `finish_int8` enables.
+        unsafe {
+            if row_tiles == 1 {
+                int8_16(&run)
+            } else {
+                int8_32(&run)
             }
+            let sums = std::slice::from_raw_parts(sums.as_ptr().cast(), rows);
+            finish_int8(self.w, (block, first_col), sums, scales, (c, c_stride), start);
         }
     }
 
@@ -717,7 +769,7 @@ impl kernel::Kernel for Int8<'_> {
             for row in 0..a.n_rows() {
                 let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
                 let values = row_of(a, row);
-                let mut bytes = [[0; TILE]; INT8_KC / TILE];
+                let mut bytes = [[0; 2 * TILE]; INT8_KC / (2 * TILE)];
                 // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
                 let scale = unsafe { quantize(&mut bytes, values, alpha) };
                 let n_steps = values.len().div_ceil(INT8_STEP);
@@ -745,24 +797,27 @@ impl kernel::Kernel for Int8<'_> {
     }
 }
 
-/// 16 finished sums of row and columns, into the `half`-th half of a tile's row.
+/// The numbers that rows of finished sums stand for, added to what a tile starts from.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
 fn finish_int8(
     w: &weight::Int8,
-    at: (usize, usize),
-    sums: &[i32],
-    scale: f32,
-    c: &mut [f32; TILE],
+    (block, first_col): (usize, usize),
+    sums: &[[i32; NR]],
+    scales: &[[u8; 4]],
+    (c, c_stride): (&mut [f32], usize),
     start: Start,
-    half: usize,
 ) {
-    let sums: &[i32; TILE] = sums.first_chunk().expect("half a row");
-    // SAFETY: `sums` is 64 readable bytes, and `loadu` needs no alignment.
-    let sums = unsafe { _mm512_loadu_si512(sums.as_ptr().cast()) };
-    let start = match start {
-        Start::Zero => _mm512_setzero_ps(),
-        Start::Row(values) => load(&values.as_chunks().0[half]),
-        Start::Load => load(c),
+    let columns = [0, 1].map(|half| Int8Columns::new(w, (block, first_col + half * TILE)));
+    let row_start = match start {
+        Start::Zero | Start::Load => [_mm512_setzero_ps(); 2],
+        Start::Row(values) => [0, 1].map(|half| load(&values.as_chunks().0[half])),
     };
-    store(c, dequantize(w, at, sums, scale, start));
+    for (r, (sums, scale)) in sums.iter().zip(scales).enumerate() {
+        let (sums, c) = (sums.as_chunks().0, c[r * c_stride..][..NR].as_chunks_mut().0);
+        for half in 0..2 {
+            let start = if let Start::Load = start { load(&c[half]) } else { row_start[half] };
+            let sums = load_words::<i32, TILE>(&sums[half]);
+            store(&mut c[half], columns[half].dequantize(sums, f32::from_ne_bytes(*scale), start));
+        }
+    }
 }

@@ -404,42 +404,56 @@ impl kernel::Kernel for Int8<'_> {
     }
 }
 
-/// `bytes = round(127·values/max|values|) + 128`, in groups of 16, the last filled up with 128; returns the scale
+/// `bytes = round(127·values/max|values|) + 128`, in groups of 32, the last filled up with 128; returns the scale
 /// `alpha·max|values|/127`.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn quantize(bytes: &mut [[u8; 16]], values: &[f32], alpha: f32) -> f32 {
+pub(super) fn quantize(bytes: &mut [[u8; 2 * TILE]], values: &[f32], alpha: f32) -> f32 {
     let mut greatest = _mm512_setzero_ps();
-    for values in values.chunks(TILE) {
-        greatest = _mm512_max_ps(greatest, _mm512_abs_ps(load_2(values, 1.0)[0]));
+    for values in values.chunks(2 * TILE) {
+        let [low, high] = load_2(values, 1.0);
+        let pair = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
+        greatest = _mm512_max_ps(greatest, pair);
     }
     let greatest = _mm512_reduce_max_ps(greatest);
     let per_unit = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    for (bytes, values) in bytes.iter_mut().zip(values.chunks(TILE)) {
-        let rounded = _mm512_cvtps_epi32(load_2(values, per_unit)[0]);
-        let shifted = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
-        // SAFETY: `bytes` is 16 writable bytes, and `storeu` needs no alignment.
-        unsafe { _mm_storeu_si128(bytes.as_mut_ptr().cast(), shifted) };
+    for (bytes, values) in bytes.iter_mut().zip(values.chunks(2 * TILE)) {
+        let halves = bytes.as_chunks_mut::<TILE>().0;
+        for (half, values) in halves.iter_mut().zip(load_2(values, per_unit)) {
+            let rounded = _mm512_cvtps_epi32(values);
+            let shifted = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
+            // SAFETY: `half` is 16 writable bytes, and `storeu` needs no alignment.
+            unsafe { _mm_storeu_si128(half.as_mut_ptr().cast(), shifted) };
+        }
     }
     alpha * (greatest / 127.0)
 }
 
-/// `sums → start + (sums − 128·Σw)·(scale of the row · scale of the column)` for 16 columns from `col` on.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn dequantize(
-    w: &weight::Int8,
-    (block, col): (usize, usize),
-    sums: __m512i,
-    row_scale: f32,
-    start: __m512,
-) -> __m512 {
-    let sums_o: &[i32; TILE] =
-        w.sums_ko[block * w.scale_o.len() + col..].first_chunk().expect("a whole panel");
-    let scale_o = w.scale_o[col..].first_chunk().expect("a whole panel");
-    // SAFETY: `sums_o` is 64 readable bytes, and `loadu` needs no alignment.
-    let sums_o = unsafe { _mm512_loadu_si512(sums_o.as_ptr().cast()) };
-    let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_slli_epi32::<7>(sums_o)));
-    _mm512_fmadd_ps(sums, _mm512_mul_ps(_mm512_set1_ps(row_scale), load(scale_o)), start)
+/// What turns sums of 16 columns into numbers.
+#[derive(Clone, Copy)]
+pub(super) struct Int8Columns {
+    /// `128·Σw`: activations are shifted by 128.
+    shift: __m512i,
+    scale: __m512,
+}
+
+impl Int8Columns {
+    /// Of the columns from `col` on.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+    pub(super) fn new(w: &weight::Int8, (block, col): (usize, usize)) -> Int8Columns {
+        let sums_o: &[i32; TILE] =
+            w.sums_ko[block * w.scale_o.len() + col..].first_chunk().expect("a whole panel");
+        let scale_o = w.scale_o[col..].first_chunk().expect("a whole panel");
+        Int8Columns { shift: _mm512_slli_epi32::<7>(load_words(sums_o)), scale: load(scale_o) }
+    }
+
+    /// `start + (sums − 128·Σw)·(scale of the row · scale of the column)`.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+    pub(super) fn dequantize(self, sums: __m512i, row_scale: f32, start: __m512) -> __m512 {
+        let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, self.shift));
+        _mm512_fmadd_ps(sums, _mm512_mul_ps(_mm512_set1_ps(row_scale), self.scale), start)
+    }
 }
 
 /// `R` rows.
@@ -468,12 +482,12 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
         }
     }
     let starts = starts::<R>(c, c_stride, start);
+    let columns = [0, 1].map(|v| Int8Columns::new(w, (block, first_col + v * TILE)));
     for r in 0..R {
         let scale = f32::from_ne_bytes(a[r][INT8_KC / 4]);
         let row = c[r * c_stride..][..tiles::NR].as_chunks_mut().0;
         for v in 0..2 {
-            let at = (block, first_col + v * TILE);
-            store(&mut row[v], dequantize(w, at, sums[r][v], scale, starts[r][v]));
+            store(&mut row[v], columns[v].dequantize(sums[r][v], scale, starts[r][v]));
         }
     }
 }
@@ -481,7 +495,7 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
 /// A row of a tile: 16 words.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn load_words<T, const N: usize>(row: &[T; N]) -> __m512i {
+pub(super) fn load_words<T, const N: usize>(row: &[T; N]) -> __m512i {
     const { assert!(size_of::<[T; N]>() == 64) };
     // SAFETY: `row` is 64 readable bytes, and `loadu` needs no alignment.
     unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }

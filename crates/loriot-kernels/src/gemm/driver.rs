@@ -53,7 +53,7 @@ pub(super) enum Right<'a> {
 #[derive(Default)]
 pub(super) struct Scratch {
     /// Strips of the left operand.
-    a: AlignedBuf<u8>,
+    pub a: AlignedBuf<u8>,
     /// A block of the right operand.
     b: AlignedBuf<u8>,
     /// A panel of the right operand, of a weight in another kernel's order.
@@ -91,6 +91,8 @@ impl<'a> Product<'a> {
         SCRATCH.with_borrow_mut(|scratch| {
             if self.is_better_transposed() {
                 self.run_transposed(isa, kernel.mirrored(), scratch);
+            } else if let Some(few_rows) = self.as_few_rows::<K>() {
+                self.run_few_rows(isa, kernel, few_rows, scratch);
             } else {
                 self.run_blocks(isa, kernel, scratch);
             }
@@ -193,10 +195,8 @@ struct Schedule<'a> {
 impl<'a> Schedule<'a> {
     fn new<K: Kernel>(terms: &'a [Term<'a>], (m, n): (usize, usize), max_rows: usize) -> Self {
         assert!(terms.len() <= MAX_TERMS, "terms of a product");
-        // Without any k, one empty block still writes what the product starts from.
         let depths = std::array::from_fn(|term| {
-            let k = terms.get(term).map_or(0, |term| term.a.n_cols());
-            EvenRanges::new(k, K::KC, K_UNIT.max(K::K_UNIT))
+            depths_of::<K>(terms.get(term).map_or(0, |term| term.a.n_cols()))
         });
         let rows = EvenRanges::new(m, max_rows, K::MR);
         let cols = EvenRanges::new(n, NC, K::NR);
@@ -254,8 +254,13 @@ impl<'a> Schedule<'a> {
     }
 }
 
+/// The blocks of `k`. Without any, one empty block still writes what the product starts from.
+pub(super) fn depths_of<K: Kernel>(k: usize) -> EvenRanges {
+    EvenRanges::new(k, K::KC, K_UNIT.max(K::K_UNIT))
+}
+
 impl<'a> Start<'a> {
-    fn of(init: Init<'a>, col: usize) -> Start<'a> {
+    pub(super) fn of(init: Init<'a>, col: usize) -> Start<'a> {
         match init {
             Init::Zero => Start::Zero,
             Init::Bias(bias) => Start::Row(&bias[col..]),
@@ -265,7 +270,7 @@ impl<'a> Start<'a> {
 }
 
 /// A tile at the right edge: made in a buffer of full width, so that kernels need no masks.
-fn narrow_tile<K: Kernel>(kernel: K, tile: Tile<'_, K::Unit>) {
+pub(super) fn narrow_tile<K: Kernel>(kernel: K, tile: Tile<'_, K::Unit>) {
     let mut wide = [0.0; MAX_TILE];
     let mut start_row = [0.0; MAX_NR];
     let (cols, rows, c, c_stride) = (tile.cols, tile.rows, tile.c, tile.c_stride);
@@ -483,12 +488,11 @@ pub(super) fn even_ranges(
     max: usize,
     unit: usize,
 ) -> impl Iterator<Item = Range<usize>> {
-    let ranges = EvenRanges::new(total, max, unit);
-    (0..ranges.len()).map(move |idx| ranges.get(idx))
+    EvenRanges::new(total, max, unit).iter()
 }
 
 /// See [`even_ranges`].
-struct EvenRanges {
+pub(super) struct EvenRanges {
     total: usize,
     unit: usize,
     n_ranges: usize,
@@ -507,6 +511,10 @@ impl EvenRanges {
         let n_units = self.total.div_ceil(self.unit);
         let bound = |idx: usize| (idx * n_units / self.n_ranges * self.unit).min(self.total);
         bound(idx)..bound(idx + 1)
+    }
+
+    pub(super) fn iter(self) -> impl Iterator<Item = Range<usize>> {
+        (0..self.n_ranges).map(move |idx| self.get(idx))
     }
 
     /// Of the longest range, at most.

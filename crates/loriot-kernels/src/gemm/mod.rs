@@ -27,7 +27,7 @@
 //! and precision (`amx`, `avx512_dot`, `avx512`, `avx2`, `scalar`, behind the trait of `kernel`) runs down `k` with a
 //! tile of the result in registers while the next block is prefetched. Between two blocks of `k` the tile waits in the
 //! result itself, as f32, which does not change its bits; after the last one the rows just made get their [`Epilogue`].
-//! Results a few columns wide go by way of their transpose (`skinny`).
+//! Results a few columns wide go by way of their transpose (`skinny`), those a few rows high panel by panel (`few_rows`).
 //!
 //! Scratch belongs to the thread and is reused: kernels allocate only until they have seen their largest block.
 
@@ -41,6 +41,7 @@ mod avx512;
 mod avx512_dot;
 mod driver;
 mod epilogue;
+mod few_rows;
 mod kernel;
 mod matrix;
 mod precision;
@@ -204,16 +205,22 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::F32) => {
-                amx::with_tiles(self, || product.run(self, amx::Split::new(self)));
+                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
+                    product.run(self, amx::Split::new(self, tile_rows));
+                });
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::Bf16) => {
-                amx::with_tiles(self, || product.run(self, amx::Bf16::new(self)));
+                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
+                    product.run(self, amx::Bf16::new(self, tile_rows));
+                });
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::Int8) => {
                 let w = product.int8_weight();
-                amx::with_tiles(self, || product.run(self, amx::Int8::new(self, w)));
+                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
+                    product.run(self, amx::Int8::new(self, tile_rows, w));
+                });
             }
             #[cfg(not(target_arch = "x86_64"))]
             _ => unreachable!("`Isa` has no other level on this architecture"),

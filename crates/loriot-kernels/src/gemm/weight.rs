@@ -123,7 +123,7 @@ impl PackedWeight {
                 let panel = &mut panels[panel_start..][..panel_len];
                 #[cfg(target_arch = "x86_64")]
                 if w_oi.n_rows() == tiles::NR {
-                    return amx::Split::new(self.isa).pack_right(panel, w_oi.t(), 1.0);
+                    return amx::Split::new(self.isa, TILE).pack_right(panel, w_oi.t(), 1.0);
                 }
                 for row in 0..w_oi.n_rows() {
                     let column = Column::new(2, col + row);
