@@ -25,8 +25,8 @@
 //! A product is cut into blocks (`driver`): a block of the right operand becomes panels that stay in the L2 cache, some
 //! rows of the left operand become strips, of which one at a time stays in L1, and a micro-kernel per instruction set
 //! and precision (`amx`, `avx512_dot`, `avx512`, `avx2`, `scalar`, behind the trait of `kernel`) runs down `k` with a
-//! tile of the result in registers while the next block is prefetched. Between two blocks of `k` the tile waits in the
-//! result itself, as f32, which does not change its bits; after the last one the rows just made get their [`Epilogue`].
+//! tile of the result in registers. Between two blocks of `k` the tile waits in the result itself, as f32, which does not
+//! change its bits; after the last one the rows just made get their [`Epilogue`].
 //! Results a few columns wide go by way of their transpose (`skinny`), those a few rows high panel by panel (`few_rows`).
 //!
 //! Scratch belongs to the thread and is reused: kernels allocate only until they have seen their largest block.
