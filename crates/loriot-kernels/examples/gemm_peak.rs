@@ -20,6 +20,10 @@ use peak::peak_gflops;
 
 mod peak;
 
+/// As in the `loriot` binary: pages of 2 MiB.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// `(inputs, outputs)` of the linear layers: output, feed-forward up and down.
 const LAYERS: [(usize, usize); 6] =
     [(384, 384), (384, 1536), (1536, 384), (1024, 1024), (1024, 4096), (4096, 1024)];
