@@ -174,8 +174,8 @@ pub(crate) struct Scratch {
 pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.capacity() < len {
         // Nothing is carried over, and the next, somewhat longer batches fit: buffers that grew a little
-        // at a time left a quarter of a run's memory in holes between them. Pages of the headroom that
-        // no batch reaches are never touched.
+        // at a time left a quarter of a run's memory in holes between them. Whole pages of the headroom
+        // that no batch reaches are never touched.
         *buffer = Vec::new();
         buffer.reserve_exact(len + len / 8);
     }

@@ -22,6 +22,7 @@ use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE};
 use super::weight;
 use super::{Mat, PackedWeight, avx512};
 use crate::isa::{Isa, Level};
+use crate::lanes;
 use micro_kernels::*;
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -79,14 +80,6 @@ pub(super) fn with_tiles<R>(isa: Isa, n_rows: usize, body: impl FnOnce(usize) ->
 
 /// What the tiles of up to 32 rows of 32 sums start from, or end in.
 type Sums = [[f32; NR]; MR];
-
-/// Tells the compiler nothing: brings 64-byte lines into the L2 cache.
-fn prefetch_lines(bytes: &[u8]) {
-    for line in bytes.chunks(64) {
-        // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
-        unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
-    }
-}
 
 /// Brings the part of the result that the tile after next writes into the first cache. The weight that passes between two
 /// uses of a few rows is larger than the second cache, so that they come from the third.
@@ -471,7 +464,7 @@ impl kernel::Kernel for Int8<'_> {
             // Loads alone keep the memory busy here; asking for the next panel besides took a tenth longer.
             prefetch_result(c, c_stride, rows);
         } else {
-            prefetch_lines(prefetch);
+            lanes::prefetch(prefetch);
         }
         let mut sums = MaybeUninit::<[[i32; NR]; MR]>::uninit();
         let run = Run {

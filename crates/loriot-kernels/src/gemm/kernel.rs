@@ -17,8 +17,8 @@ pub(super) trait Kernel: Copy {
     const NR: usize;
     /// Most of `k` that a tile runs down at once.
     const KC: usize;
-    /// Rows of a block, whose strips are packed once and stay in the L2 cache. The right operand is read, and packed where
-    /// it has to be, once for each of them.
+    /// Rows of a block, whose strips are packed once for each part of `k` and stay in the L2 cache. The right operand is read
+    /// once for each of them.
     const MC: usize = 512;
     /// Rows are cut into strips at multiples of this.
     const ROW_UNIT: usize = 1;

@@ -179,9 +179,9 @@ pub(crate) fn store_up_to<L: Lanes>(lanes: L, y: &mut [f32], value: L::F32) {
 
 /// Brings `x` into the second cache.
 #[inline(always)]
-pub(crate) fn prefetch(x: &[f32]) {
+pub(crate) fn prefetch<T>(x: &[T]) {
     #[cfg(target_arch = "x86_64")]
-    for line in x.chunks(16) {
+    for line in x.chunks(const { 64 / size_of::<T>() }) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
         // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
         unsafe { _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast()) };
