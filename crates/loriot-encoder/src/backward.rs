@@ -8,11 +8,11 @@
 //! Nothing is computed for what is frozen: no weight gradient, no input gradient below the lowest
 //! trained linear layer.
 
+use crate::architecture::LinearKind;
 use crate::folder::Pooling;
 use crate::forward::{Pass, Texts};
 use crate::lora::Member;
-use crate::model::{Layer, LayerNorm, Linear, output_columns};
-use crate::modules::LinearKind;
+use crate::model::{Layer, LayerNorm, Linear};
 use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, sized};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
@@ -297,5 +297,5 @@ fn output_of<'a>(pass: &Pass<'_>, kind: LinearKind, y_no: &'a [f32]) -> Mat<'a> 
     let config = &pass.model.config;
     let (o, _) = kind.shape(config);
     let width = if kind.stage() == 0 { 3 * o } else { o };
-    Mat::row_major(y_no, y_no.len() / width, width).columns(output_columns(kind, config))
+    Mat::row_major(y_no, y_no.len() / width, width).columns(kind.columns(config))
 }

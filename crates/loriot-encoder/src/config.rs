@@ -1,9 +1,10 @@
-//! The architecture, from `config.json`.
+//! The sizes of a model and its family, from `config.json`.
 //!
 //! Only what BERT computes is read; an entry that would make the model compute something else is
 //! refused. Every size is held to a limit before anything is allocated by it. The file itself is
 //! kept, so that a merged model can carry it on.
 
+use crate::architecture::{BERT, Family};
 use crate::error::ModelError;
 use loriot_files::read_json;
 use loriot_kernels::activation::Activation;
@@ -16,6 +17,8 @@ const MAX_BYTES: u64 = 1 << 20;
 /// The shape of an encoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
+    /// Which tensors there are, and what files call them.
+    pub family: &'static Family,
     /// Rows of the word embedding.
     pub vocab_size: usize,
     /// Width of the hidden states, `d`.
@@ -51,8 +54,10 @@ impl Config {
         }
         let json: Map<String, Value> = read_json(&path, MAX_BYTES)?;
         let fields = Fields { path, json: &json };
+        let family = fields.family()?;
         fields.check_kind()?;
         let config = Config {
+            family,
             vocab_size: fields.size("vocab_size", None, 1 << 22)?,
             hidden_size: fields.size("hidden_size", None, 1 << 14)?,
             n_layers: fields.size("num_hidden_layers", None, 256)?,
@@ -145,15 +150,19 @@ impl Fields<'_> {
         }
     }
 
+    /// The family that `model_type` names.
+    fn family(&self) -> Result<&'static Family, ModelError> {
+        match self.json.get("model_type").and_then(Value::as_str) {
+            Some(name) => Family::ALL
+                .into_iter()
+                .find(|family| family.model_type == name)
+                .ok_or_else(|| self.unsupported(format!("`model_type` `{name}`"), "`bert`")),
+            None => Err(self.wrong("model_type", &format!("`{}`", BERT.model_type))),
+        }
+    }
+
     /// Refuses what is not a plain BERT encoder.
     fn check_kind(&self) -> Result<(), ModelError> {
-        match self.json.get("model_type").and_then(Value::as_str) {
-            Some("bert") => {}
-            Some(other) => {
-                return Err(self.unsupported(format!("`model_type` `{other}`"), "`bert`"));
-            }
-            None => return Err(self.wrong("model_type", "`bert`")),
-        }
         let position = self.json.get("position_embedding_type");
         if !matches!(position, None | Some(Value::Null))
             && position.and_then(Value::as_str) != Some("absolute")
@@ -183,7 +192,7 @@ impl Fields<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use loriot_files::Hint;
     use serde_json::json;
@@ -200,6 +209,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::write(dir.path().join("config.json"), json.to_string()).unwrap();
         Config::open(dir.path())
+    }
+
+    /// Two layers of width 8.
+    pub(crate) fn config() -> Config {
+        open(&bert()).unwrap()
     }
 
     fn refusal(key: &str, value: Value) -> String {

@@ -1,6 +1,6 @@
 //! How far down the gradient goes, and with that what is worth keeping for it.
 
-use crate::modules::{LinearKind, LinearSite};
+use crate::architecture::{LinearKind, LinearSite};
 
 /// How far down the gradient has to go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,11 +9,11 @@
 //!
 //! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
 
+use crate::architecture::{LinearKind, QKV};
 use crate::depth::Depth;
 use crate::folder::Pooling;
 use crate::lora::{Group, Lora, Member};
-use crate::model::{Layer, Linear, Model, output_columns};
-use crate::modules::LinearKind;
+use crate::model::{Layer, Linear, Model};
 use crate::tape::{
     ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, copied, lora_site, sized,
 };
@@ -24,7 +24,7 @@ use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 use std::ops::Range;
 
 /// The adapted linear layers of one layer.
-pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; 6];
+pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; LinearKind::COUNT];
 
 /// What a pass runs with, beside the chunk.
 #[derive(Clone, Copy)]
@@ -80,7 +80,8 @@ impl Pass<'_> {
 
     /// The adapters that read the same input as `kind`.
     pub(crate) fn lora_group(&self, layer: usize, kind: LinearKind) -> Group<'_> {
-        let same_input = LinearKind::ALL.into_iter().filter(|other| other.stage() == kind.stage());
+        let kinds = self.model.config.family.linear_kinds();
+        let same_input = kinds.filter(|other| other.stage() == kind.stage());
         Group::new(same_input.filter_map(|kind| Some((kind, self.lora(layer, kind)?))))
     }
 
@@ -250,8 +251,7 @@ fn forward_layer(
     let xa_nr = &mut tape.xa_nr;
 
     let qkv_n3d = sized(&mut tape.qkv_n3d, n * 3 * d);
-    let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-    linear.run(&kinds, qkv, qkv_n3d, x_nd, xa_nr, lora, Epilogue::None);
+    linear.run(&QKV, qkv, qkv_n3d, x_nd, xa_nr, lora, Epilogue::None);
     let keeps_context = pass.trains(layer, LinearKind::AttentionOutput);
     let context_nd = if keeps_context { &mut tape.context_nd } else { &mut scratch.context_nd };
     let context_nd = sized(context_nd, n * d);
@@ -346,7 +346,7 @@ impl LinearPass<'_> {
             let a = group.stack_a(scratch, false);
             self.pass.lora_gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
         }
-        let b = group.stack_b(scratch, o, |kind| output_columns(kind, config));
+        let b = group.stack_b(scratch, o, |kind| kind.columns(config));
         let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
         isa.linear_with(y, x, weight, init, Some(added), epilogue);
     }

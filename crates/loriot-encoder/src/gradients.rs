@@ -8,8 +8,8 @@
 //! Each sum is one chain over the rows in the order of the texts ([`RowProduct`]), so it does not matter
 //! how the texts are cut into chunks, nor the work into [`Task`]s.
 
+use crate::architecture::{LinearKind, NormKind};
 use crate::forward::{Pass, Texts};
-use crate::modules::LinearKind;
 use crate::row_product::RowProduct;
 use crate::tape::{ChunkTape, LayerTape, sized};
 use crate::workers::Workers;
@@ -58,36 +58,31 @@ impl<'a> LayerSums<'a> {
         RowProduct::new(isa, precision, alpha, c_mk, shape)
     }
 
-    /// Adds to the gradients of an adapter's factors.
-    pub(crate) fn lora(
-        self,
-        kind: LinearKind,
-        da_ri: &'a mut [f32],
-        db_or: &'a mut [f32],
-        tasks: &mut Vec<Task<'a>>,
-    ) {
+    /// Adds to the gradient of an adapter's factor B.
+    pub(crate) fn lora_b(self, kind: LinearKind, db_or: &'a mut [f32], tasks: &mut Vec<Task<'a>>) {
         let pass = self.pass;
         let Some(lora) = pass.lora(self.layer, kind) else { return };
-        let (o, i) = kind.shape(&pass.model.config);
-        let (r, scale) = (lora.r, lora.scale);
-        let group = pass.lora_group(self.layer, kind);
-        let (width, columns) = (group.rank(), group.columns(kind));
-        let columns_of = move |side_by_side: &'a [f32]| {
-            let n = side_by_side.len() / width;
-            Mat::row_major(side_by_side, n, width).columns(columns.clone())
-        };
-        let xa_of = columns_of.clone();
+        let ((o, _), r) = (kind.shape(&pass.model.config), lora.r);
+        let columns_of = self.lora_columns(kind);
         tasks.push(Box::new(move || {
-            let mut db = self.narrow_sum(scale, db_or, (o, r));
+            let mut db = self.narrow_sum(lora.scale, db_or, (o, r));
             for chunk in self.chunks {
-                let xa = xa_of(self.tape(chunk).xa_nr.get(kind));
+                let xa = columns_of(self.tape(chunk).xa_nr.get(kind));
                 db.add(chunk.gradients.dy(pass, kind), xa);
             }
             db.finish();
         }));
+    }
+
+    /// Adds to the gradient of an adapter's factor A.
+    pub(crate) fn lora_a(self, kind: LinearKind, da_ri: &'a mut [f32], tasks: &mut Vec<Task<'a>>) {
+        let pass = self.pass;
+        let Some(lora) = pass.lora(self.layer, kind) else { return };
+        let ((_, i), r) = (kind.shape(&pass.model.config), lora.r);
+        let columns_of = self.lora_columns(kind);
         tasks.push(Box::new(move || {
             let mut dropped = Vec::new();
-            let mut da = self.narrow_sum(scale, da_ri, (r, i));
+            let mut da = self.narrow_sum(lora.scale, da_ri, (r, i));
             for chunk in self.chunks {
                 let texts = Texts { offsets: &chunk.packed.offsets, keys: &chunk.keys };
                 let x_ni = self.input(chunk, kind);
@@ -100,12 +95,21 @@ impl<'a> LayerSums<'a> {
         }));
     }
 
-    /// Adds to the gradients of a linear layer's weight and bias.
-    pub(crate) fn linear(
+    /// Picks the columns of one adapter in `x·Aᵀ` or `dy·B` of all that read the same input.
+    fn lora_columns(self, kind: LinearKind) -> impl Fn(&'a [f32]) -> Mat<'a> + Send {
+        let group = self.pass.lora_group(self.layer, kind);
+        let (width, columns) = (group.rank(), group.columns(kind));
+        move |side_by_side| {
+            let n = side_by_side.len() / width;
+            Mat::row_major(side_by_side, n, width).columns(columns.clone())
+        }
+    }
+
+    /// Adds to the gradient of a linear layer's weight, in blocks of its rows.
+    pub(crate) fn linear_weight(
         self,
         kind: LinearKind,
         dw_oi: &'a mut [f32],
-        dbias_o: &'a mut [f32],
         tasks: &mut Vec<Task<'a>>,
     ) {
         let pass = self.pass;
@@ -123,6 +127,17 @@ impl<'a> LayerSums<'a> {
                 dw.finish();
             }));
         }
+    }
+
+    /// Adds to the gradient of a linear layer's bias.
+    pub(crate) fn linear_bias(
+        self,
+        kind: LinearKind,
+        dbias_o: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        let pass = self.pass;
+        let (o, _) = kind.shape(&pass.model.config);
         tasks.push(Box::new(move || {
             // A row of ones times dy, in f32 because it is a sum.
             let isa = pass.isa().for_narrow(Precision::F32);
@@ -135,33 +150,21 @@ impl<'a> LayerSums<'a> {
         }));
     }
 
-    /// Adds to the gradients of the norm after attention.
-    pub(crate) fn attention_norm(
+    /// Adds to the gradients of a norm inside the layer.
+    pub(crate) fn norm(
         self,
+        kind: NormKind,
         dweight_d: &'a mut [f32],
         dbias_d: &'a mut [f32],
         tasks: &mut Vec<Task<'a>>,
     ) {
         tasks.push(Box::new(move || {
             for chunk in self.chunks {
-                let dy_nd = &chunk.gradients.dattention_norm_nd;
-                let xhat_nd = &self.tape(chunk).attention_xhat_nd;
-                self.pass.isa().layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
-            }
-        }));
-    }
-
-    /// Adds to the gradients of the norm at the end of the layer.
-    pub(crate) fn output_norm(
-        self,
-        dweight_d: &'a mut [f32],
-        dbias_d: &'a mut [f32],
-        tasks: &mut Vec<Task<'a>>,
-    ) {
-        tasks.push(Box::new(move || {
-            for chunk in self.chunks {
-                let dy_nd = &chunk.gradients.doutput_norm_nd;
-                let xhat_nd = &self.tape(chunk).output_xhat_nd;
+                let (gradients, tape) = (&chunk.gradients, self.tape(chunk));
+                let (dy_nd, xhat_nd) = match kind {
+                    NormKind::Attention => (&gradients.dattention_norm_nd, &tape.attention_xhat_nd),
+                    NormKind::Output => (&gradients.doutput_norm_nd, &tape.output_xhat_nd),
+                };
                 self.pass.isa().layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
             }
         }));

@@ -3,7 +3,7 @@
 //! The same code runs in training, embedding and serving. It knows no catalogue, no loss and no
 //! optimiser. Texts lie packed, end to end; there is no padding anywhere.
 //!
-//! In reading order: [`config`] the architecture · [`modules`] the names of its linear layers ·
+//! In reading order: [`config`] the sizes of a model · [`architecture`] its tensors by role ·
 //! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
@@ -11,9 +11,9 @@
 //! `forward`, `lora`, `backward`, `row_product`, `gradients` the passes · [`encoder`] text to unit vector ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
 
+pub mod architecture;
 pub mod config;
 pub mod error;
-pub mod modules;
 
 pub mod weights;
 

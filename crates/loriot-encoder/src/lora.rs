@@ -4,7 +4,7 @@
 //! input are computed as one whose rank is the sum of theirs, unless each drops its own part of the
 //! input: PEFT draws the dropout of each adapted layer on its own, so each has its own site.
 
-use crate::modules::LinearKind;
+use crate::architecture::LinearKind;
 use loriot_kernels::gemm::Mat;
 use std::ops::Range;
 

@@ -3,14 +3,13 @@
 //! Query, key and value projections are one linear layer of `3d` outputs. A packed weight serves the
 //! forward pass and the input gradient alike.
 
+use crate::architecture::{LinearKind, LinearSite, NormKind, Part, QKV, Role, TableKind};
 use crate::config::Config;
-use crate::modules::{LinearKind, LinearSite};
 use crate::weights::{Table, Weights};
 use crate::workers::Workers;
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::{PackedWeight, Precision};
 use std::borrow::Cow;
-use std::ops::Range;
 
 /// A linear layer: `y = x·Wᵀ + bias`.
 pub(crate) struct Linear {
@@ -53,8 +52,8 @@ pub(crate) struct Model {
     pub(crate) layers: Vec<Layer>,
 }
 
-/// A tensor by its name without prefix, such as `encoder.layer.0.output.dense.bias`.
-pub(crate) type TensorOf<'a> = dyn Fn(&str) -> Cow<'a, [f32]> + Sync + 'a;
+/// A tensor's numbers by its role.
+pub(crate) type TensorOf<'a> = dyn Fn(Role) -> Cow<'a, [f32]> + Sync + 'a;
 
 impl Model {
     /// Packs `weights`, layers in parallel, and lets go of their pages as it does.
@@ -65,19 +64,22 @@ impl Model {
         precision: Precision,
         workers: &Workers,
     ) -> Model {
-        let tensor = |name: &str| weights.get(name);
+        let tensor = |role| weights.of(role);
         let pack = |layer| {
             let packed = Layer::pack(isa, precision, &tensor, layer, config);
-            let prefix = format!("encoder.layer.{layer}.");
-            let names = weights.names().filter(|name| name.starts_with(&prefix));
-            names.for_each(|name| weights.release(name));
+            let of_layer = weights.specs().filter(|spec| spec.role.layer() == Some(layer));
+            of_layer.for_each(|spec| weights.release(spec.role));
             packed
         };
         Model {
             config: config.clone(),
             isa,
             precision,
-            embeddings: Embeddings::read(weights.table(WORDS), &tensor, config),
+            embeddings: Embeddings::read(
+                weights.table(Role::Table(TableKind::Word)),
+                &tensor,
+                config,
+            ),
             layers: workers.map((0..config.n_layers).collect(), pack),
         }
     }
@@ -94,25 +96,23 @@ impl Model {
     }
 }
 
-const WORDS: &str = "embeddings.word_embeddings.weight";
-
 impl Embeddings {
     fn read(word_vd: Table, tensor: &TensorOf<'_>, config: &Config) -> Embeddings {
-        let token_type = tensor("embeddings.token_type_embeddings.weight");
+        let token_type = tensor(Role::Table(TableKind::TokenType));
         Embeddings {
             word_vd,
-            position_pd: tensor("embeddings.position_embeddings.weight").into_owned(),
+            position_pd: tensor(Role::Table(TableKind::Position)).into_owned(),
             token_type_d: token_type[..config.hidden_size].to_vec(),
-            norm: LayerNorm::read(tensor, "embeddings.LayerNorm"),
+            norm: LayerNorm::read(tensor, &Role::EmbeddingNorm),
         }
     }
 }
 
 impl LayerNorm {
-    fn read(tensor: &TensorOf<'_>, name: &str) -> LayerNorm {
+    fn read(tensor: &TensorOf<'_>, role: &dyn Fn(Part) -> Role) -> LayerNorm {
         LayerNorm {
-            weight_d: tensor(&format!("{name}.weight")).into_owned(),
-            bias_d: tensor(&format!("{name}.bias")).into_owned(),
+            weight_d: tensor(role(Part::Weight)).into_owned(),
+            bias_d: tensor(role(Part::Bias)).into_owned(),
         }
     }
 }
@@ -123,17 +123,17 @@ impl Linear {
         isa: Isa,
         precision: Precision,
         tensor: &TensorOf<'_>,
-        names: &[String],
+        sites: &[LinearSite],
         i: usize,
     ) -> Linear {
-        let weight = with_weights(tensor, names, |blocks| isa.pack(blocks, i, precision));
-        Linear { weight, bias_o: biases(tensor, names) }
+        let weight = with_weights(tensor, sites, |blocks| isa.pack(blocks, i, precision));
+        Linear { weight, bias_o: biases(tensor, sites) }
     }
 
     /// Overwrites what [`Linear::pack`] made.
-    fn repack(&mut self, tensor: &TensorOf<'_>, names: &[String]) {
-        with_weights(tensor, names, |blocks| self.weight.repack(blocks));
-        self.bias_o = biases(tensor, names);
+    fn repack(&mut self, tensor: &TensorOf<'_>, sites: &[LinearSite]) {
+        with_weights(tensor, sites, |blocks| self.weight.repack(blocks));
+        self.bias_o = biases(tensor, sites);
     }
 
     /// Width of the output.
@@ -144,16 +144,17 @@ impl Linear {
 
 fn with_weights<R>(
     tensor: &TensorOf<'_>,
-    names: &[String],
+    sites: &[LinearSite],
     pack: impl FnOnce(&[&[f32]]) -> R,
 ) -> R {
-    let weights: Vec<_> = names.iter().map(|name| tensor(&format!("{name}.weight"))).collect();
+    let weights: Vec<_> =
+        sites.iter().map(|&site| tensor(Role::Linear(site, Part::Weight))).collect();
     let blocks: Vec<&[f32]> = weights.iter().map(|weight| &weight[..]).collect();
     pack(&blocks)
 }
 
-fn biases(tensor: &TensorOf<'_>, names: &[String]) -> Vec<f32> {
-    names.iter().flat_map(|name| tensor(&format!("{name}.bias")).into_owned()).collect()
+fn biases(tensor: &TensorOf<'_>, sites: &[LinearSite]) -> Vec<f32> {
+    sites.iter().flat_map(|&site| tensor(Role::Linear(site, Part::Bias)).into_owned()).collect()
 }
 
 impl Layer {
@@ -166,54 +167,34 @@ impl Layer {
     ) -> Layer {
         let linear = |kinds: &[LinearKind]| {
             let i = kinds[0].shape(config).1;
-            Linear::pack(isa, precision, tensor, &names_of(layer, kinds), i)
+            Linear::pack(isa, precision, tensor, &sites_of(layer, kinds), i)
         };
-        let norm = |block| LayerNorm::read(tensor, &norm_name(layer, block));
+        let norm = |kind| LayerNorm::read(tensor, &|part| Role::Norm(layer, kind, part));
         Layer {
             qkv: linear(&QKV),
             attention_output: linear(&[LinearKind::AttentionOutput]),
-            attention_norm: norm(ATTENTION_NORM),
+            attention_norm: norm(NormKind::Attention),
             intermediate: linear(&[LinearKind::Intermediate]),
             output: linear(&[LinearKind::Output]),
-            output_norm: norm(OUTPUT_NORM),
+            output_norm: norm(NormKind::Output),
         }
     }
 
     /// Overwrites what [`Layer::pack`] made.
     fn repack(&mut self, tensor: &TensorOf<'_>, layer: usize) {
         let linear = |linear: &mut Linear, kinds: &[LinearKind]| {
-            linear.repack(tensor, &names_of(layer, kinds));
+            linear.repack(tensor, &sites_of(layer, kinds));
         };
         linear(&mut self.qkv, &QKV);
         linear(&mut self.attention_output, &[LinearKind::AttentionOutput]);
         linear(&mut self.intermediate, &[LinearKind::Intermediate]);
         linear(&mut self.output, &[LinearKind::Output]);
-        self.attention_norm = LayerNorm::read(tensor, &norm_name(layer, ATTENTION_NORM));
-        self.output_norm = LayerNorm::read(tensor, &norm_name(layer, OUTPUT_NORM));
+        let norm = |kind| LayerNorm::read(tensor, &|part| Role::Norm(layer, kind, part));
+        self.attention_norm = norm(NormKind::Attention);
+        self.output_norm = norm(NormKind::Output);
     }
 }
 
-/// The linear layers that are packed as one.
-const QKV: [LinearKind; 3] = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-
-const ATTENTION_NORM: &str = "attention.output.LayerNorm";
-const OUTPUT_NORM: &str = "output.LayerNorm";
-
-fn names_of(layer: usize, kinds: &[LinearKind]) -> Vec<String> {
-    kinds.iter().map(|&kind| LinearSite { layer, kind }.name()).collect()
-}
-
-fn norm_name(layer: usize, norm: &str) -> String {
-    format!("encoder.layer.{layer}.{norm}")
-}
-
-/// Where the outputs of a linear layer stand in the matrix they are computed into: query, key and
-/// value share one, `3d` wide; the others have their own.
-pub(crate) fn output_columns(kind: LinearKind, config: &Config) -> Range<usize> {
-    let (o, _) = kind.shape(config);
-    match kind {
-        LinearKind::Key => o..2 * o,
-        LinearKind::Value => 2 * o..3 * o,
-        _ => 0..o,
-    }
+fn sites_of(layer: usize, kinds: &[LinearKind]) -> Vec<LinearSite> {
+    kinds.iter().map(|&kind| LinearSite { layer, kind }).collect()
 }

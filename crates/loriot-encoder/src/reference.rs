@@ -3,11 +3,11 @@
 //! It computes every gradient, frozen or not, and keeps everything. It is for tests: a text of twenty
 //! tokens takes a second at MiniLM's size.
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, Factor};
+use crate::architecture::{LinearKind, LinearSite, NormKind, Part, QKV, Role, TableKind};
 use crate::batch::{Packed, Text};
 use crate::encoder::Encoder;
 use crate::folder::Pooling;
-use crate::modules::{LinearKind, LinearSite};
 use crate::tape::{Dropout, DropoutRates, TextKey, lora_site};
 use loriot_kernels::dropout::{Site, Stream};
 use loriot_kernels::reference::activation::{activation, activation_derivative};
@@ -28,6 +28,8 @@ pub type Tensors = BTreeMap<String, Vec<f64>>;
 
 /// An encoder in f64.
 pub struct Reference {
+    /// The names of the weights.
+    names: BTreeMap<Role, String>,
     config: crate::config::Config,
     pooling: Pooling,
     /// Every parameter: weights by their own names, an adapter's factors by PEFT's.
@@ -76,7 +78,9 @@ impl Reference {
         let wide = |name: &str| weights.get(name).iter().map(|&w| f64::from(w)).collect();
         let tensors = weights.names().map(|name| (name.to_owned(), wide(name))).collect();
         let config = encoder.folder().config.clone();
+        let names = weights.specs().map(|spec| (spec.role, spec.name.clone())).collect();
         Reference {
+            names,
             config,
             pooling: encoder.pooling(),
             tensors,
@@ -89,8 +93,9 @@ impl Reference {
     pub fn with_adapter(mut self, adapter: &Adapter) -> Reference {
         for module in &adapter.modules {
             let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
-            self.tensors.insert(factor(module.site, "lora_A"), wide(&module.a_ri));
-            self.tensors.insert(factor(module.site, "lora_B"), wide(&module.b_or));
+            for factor in Factor::ALL {
+                self.tensors.insert(self.factor(module.site, factor), wide(module.factor(factor)));
+            }
             self.lora.insert(module.site, (module.r, f64::from(module.scale)));
         }
         self
@@ -102,8 +107,18 @@ impl Reference {
         self
     }
 
-    fn tensor(&self, name: &str) -> &[f64] {
-        &self.tensors[name]
+    fn tensor(&self, role: Role) -> &[f64] {
+        &self.tensors[&self.names[&role]]
+    }
+
+    /// The name of an adapted layer's tensor.
+    fn factor(&self, site: LinearSite, factor: Factor) -> String {
+        factor.key(self.config.family, site)
+    }
+
+    /// Adds to the gradient of a weight.
+    fn add(&self, grads: &mut Tensors, role: Role, by: &[f64]) {
+        add(grads, &self.names[&role], by);
     }
 
     /// Unit vectors of `texts`, and the way there.
@@ -112,9 +127,9 @@ impl Reference {
         let packed = Packed::new(texts.iter().map(|text| text.ids.as_slice()));
         let keys: Vec<TextKey> =
             texts.iter().map(|text| TextKey { row: text.row, side: text.side }).collect();
-        let word = self.tensor("embeddings.word_embeddings.weight");
-        let position = self.tensor("embeddings.position_embeddings.weight");
-        let token_type = self.tensor("embeddings.token_type_embeddings.weight");
+        let word = self.tensor(Role::Table(TableKind::Word));
+        let position = self.tensor(Role::Table(TableKind::Position));
+        let token_type = self.tensor(Role::Table(TableKind::TokenType));
         let tokens = packed.ids.iter().zip(packed.positions());
         let sum_nd: Vec<f64> = tokens
             .flat_map(|(&id, at)| {
@@ -122,7 +137,7 @@ impl Reference {
                     .map(move |k| word[id as usize * d + k] + position[at * d + k] + token_type[k])
             })
             .collect();
-        let embeddings = self.norm("embeddings.LayerNorm", &sum_nd);
+        let embeddings = self.norm(&Role::EmbeddingNorm, &sum_nd);
         let mut x_nd = embeddings.y_nd.clone();
         self.drop_hidden(&mut x_nd, &packed, &keys, 0, Site::Embeddings);
         let mut layers = Vec::new();
@@ -150,7 +165,7 @@ impl Reference {
     ) -> LayerTrace {
         let d = self.config.hidden_size;
         let run = |kind, x: Vec<f64>| self.linear(LinearSite { layer, kind }, x, packed, keys);
-        let name = |suffix: &str| format!("encoder.layer.{layer}.{suffix}");
+        let norm_of = |kind| move |part| Role::Norm(layer, kind, part);
 
         let (q, query) = run(LinearKind::Query, x_nd.clone());
         let (k, key) = run(LinearKind::Key, x_nd.clone());
@@ -163,7 +178,7 @@ impl Reference {
         let (mut branch_nd, attention_output) = run(LinearKind::AttentionOutput, context_nd);
         self.drop_hidden(&mut branch_nd, packed, keys, layer, Site::AttentionOutput);
         axpy(&mut branch_nd, 1.0, &x_nd);
-        let attention_norm = self.norm(&name("attention.output.LayerNorm"), &branch_nd);
+        let attention_norm = self.norm(&norm_of(NormKind::Attention), &branch_nd);
 
         let middle_nd = attention_norm.y_nd.clone();
         let (preactivation_nf, intermediate) = run(LinearKind::Intermediate, middle_nd.clone());
@@ -172,7 +187,7 @@ impl Reference {
         let (mut branch_nd, output) = run(LinearKind::Output, activated_nf);
         self.drop_hidden(&mut branch_nd, packed, keys, layer, Site::FfnOutput);
         axpy(&mut branch_nd, 1.0, &middle_nd);
-        let output_norm = self.norm(&name("output.LayerNorm"), &branch_nd);
+        let output_norm = self.norm(&norm_of(NormKind::Output), &branch_nd);
         LayerTrace {
             qkv: [query, key, value],
             qkv_n3d,
@@ -207,12 +222,16 @@ impl Reference {
         }
         self.drop_hidden(&mut dx_nd, packed, keys, 0, Site::Embeddings);
         let dsum_nd =
-            self.norm_backward("embeddings.LayerNorm", &dx_nd, &trace.embeddings, &mut grads);
+            self.norm_backward(&Role::EmbeddingNorm, &dx_nd, &trace.embeddings, &mut grads);
         let tokens = packed.ids.iter().zip(packed.positions());
         for (dsum_d, (&id, position)) in dsum_nd.chunks(d).zip(tokens) {
-            for (table, row) in [("word", id as usize), ("position", position), ("token_type", 0)] {
-                let name = format!("embeddings.{table}_embeddings.weight");
-                let grad = grads.get_mut(&name).expect("a gradient for every tensor");
+            for (table, row) in [
+                (TableKind::Word, id as usize),
+                (TableKind::Position, position),
+                (TableKind::TokenType, 0),
+            ] {
+                let name = &self.names[&Role::Table(table)];
+                let grad = grads.get_mut(name).expect("a gradient for every tensor");
                 axpy(&mut grad[row * d..][..d], 1.0, dsum_d);
             }
         }
@@ -229,11 +248,11 @@ impl Reference {
         grads: &mut Tensors,
     ) -> Vec<f64> {
         let d = self.config.hidden_size;
-        let name = |suffix: &str| format!("encoder.layer.{layer}.{suffix}");
+        let norm_of = |kind| move |part| Role::Norm(layer, kind, part);
         let site = |kind| LinearSite { layer, kind };
 
         let mut dmiddle_nd =
-            self.norm_backward(&name("output.LayerNorm"), &dy_nd, &saved.output_norm, grads);
+            self.norm_backward(&norm_of(NormKind::Output), &dy_nd, &saved.output_norm, grads);
         let mut dbranch_nd = dmiddle_nd.clone();
         self.drop_hidden(&mut dbranch_nd, packed, keys, layer, Site::FfnOutput);
         let run = (packed, keys);
@@ -246,7 +265,7 @@ impl Reference {
         let dx = self.linear_backward(site(kind), &df_nf, &saved.intermediate, run, grads);
         axpy(&mut dmiddle_nd, 1.0, &dx);
 
-        let norm = name("attention.output.LayerNorm");
+        let norm = norm_of(NormKind::Attention);
         let mut dx_nd = self.norm_backward(&norm, &dmiddle_nd, &saved.attention_norm, grads);
         let mut dbranch_nd = dx_nd.clone();
         self.drop_hidden(&mut dbranch_nd, packed, keys, layer, Site::AttentionOutput);
@@ -255,8 +274,7 @@ impl Reference {
             self.linear_backward(site(kind), &dbranch_nd, &saved.attention_output, run, grads);
         let streams = self.attention_streams(keys, layer);
         let dqkv_n3d = self.attention(packed, &streams).backward(&dcontext_nd, &saved.qkv_n3d);
-        let kinds = [LinearKind::Query, LinearKind::Key, LinearKind::Value];
-        for (part, kind) in kinds.into_iter().enumerate() {
+        for (part, kind) in QKV.into_iter().enumerate() {
             let dy_nd: Vec<f64> =
                 dqkv_n3d.chunks(3 * d).flat_map(|row| row[part * d..][..d].to_vec()).collect();
             let dx = self.linear_backward(site(kind), &dy_nd, &saved.qkv[part], run, grads);
@@ -275,15 +293,14 @@ impl Reference {
     ) -> (Vec<f64>, LinearTrace) {
         let (o, i) = site.kind.shape(&self.config);
         let n = packed.n_tokens();
-        let (weight, bias) = (format!("{}.weight", site.name()), format!("{}.bias", site.name()));
+        let (weight, bias) = (Role::Linear(site, Part::Weight), Role::Linear(site, Part::Bias));
         let mut y_no = vec![0.0; n * o];
-        linear(&mut y_no, &x_ni, self.tensor(&weight), self.tensor(&bias), i);
+        linear(&mut y_no, &x_ni, self.tensor(weight), self.tensor(bias), i);
         let lora = self.lora.get(&site).map(|&(r, scale)| {
             let mut dropped_ni = x_ni.clone();
             self.drop_lora(&mut dropped_ni, packed, keys, site);
             let (mut xa_nr, mut xab_no) = (vec![0.0; n * r], vec![0.0; n * o]);
-            let (a, b) =
-                (self.tensor(&factor(site, "lora_A")), self.tensor(&factor(site, "lora_B")));
+            let [a, b] = Factor::ALL.map(|factor| &self.tensors[&self.factor(site, factor)]);
             linear(&mut xa_nr, &dropped_ni, a, &vec![0.0; r], i);
             linear(&mut xab_no, &xa_nr, b, &vec![0.0; o], r);
             axpy(&mut y_no, scale, &xab_no);
@@ -301,23 +318,23 @@ impl Reference {
         grads: &mut Tensors,
     ) -> Vec<f64> {
         let (o, i) = site.kind.shape(&self.config);
-        let (weight, bias) = (format!("{}.weight", site.name()), format!("{}.bias", site.name()));
+        let (weight, bias) = (Role::Linear(site, Part::Weight), Role::Linear(site, Part::Bias));
         let mut dx_ni = vec![0.0; saved.x_ni.len()];
         let (mut dw_oi, mut dbias_o) = (vec![0.0; o * i], vec![0.0; o]);
         let results = (&mut dx_ni[..], &mut dw_oi[..], &mut dbias_o[..]);
-        linear_backward(results, dy_no, (&saved.x_ni, self.tensor(&weight)), i);
-        add(grads, &weight, &dw_oi);
-        add(grads, &bias, &dbias_o);
+        linear_backward(results, dy_no, (&saved.x_ni, self.tensor(weight)), i);
+        self.add(grads, weight, &dw_oi);
+        self.add(grads, bias, &dbias_o);
         if let Some((dropped_ni, xa_nr)) = &saved.lora {
             let (r, scale) = self.lora[&site];
-            let (a_name, b_name) = (factor(site, "lora_A"), factor(site, "lora_B"));
+            let [a_name, b_name] = Factor::ALL.map(|factor| self.factor(site, factor));
             let dy_no: Vec<f64> = dy_no.iter().map(|dy| scale * dy).collect();
             let (mut dxa_nr, mut db_or) = (vec![0.0; xa_nr.len()], vec![0.0; o * r]);
             let results = (&mut dxa_nr[..], &mut db_or[..], &mut vec![0.0; o][..]);
-            linear_backward(results, &dy_no, (xa_nr, self.tensor(&b_name)), r);
+            linear_backward(results, &dy_no, (xa_nr, &self.tensors[&b_name]), r);
             let (mut ddropped_ni, mut da_ri) = (vec![0.0; dropped_ni.len()], vec![0.0; r * i]);
             let results = (&mut ddropped_ni[..], &mut da_ri[..], &mut vec![0.0; r][..]);
-            linear_backward(results, &dxa_nr, (dropped_ni, self.tensor(&a_name)), i);
+            linear_backward(results, &dxa_nr, (dropped_ni, &self.tensors[&a_name]), i);
             self.drop_lora(&mut ddropped_ni, packed, keys, site);
             axpy(&mut dx_ni, 1.0, &ddropped_ni);
             add(grads, &a_name, &da_ri);
@@ -326,26 +343,24 @@ impl Reference {
         dx_ni
     }
 
-    fn norm(&self, name: &str, x_nd: &[f64]) -> Normalized {
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+    fn norm(&self, role: &dyn Fn(Part) -> Role, x_nd: &[f64]) -> Normalized {
         let eps = f64::from(self.config.layer_norm_eps);
-        layer_norm(x_nd, self.tensor(&weight), self.tensor(&bias), eps)
+        layer_norm(x_nd, self.tensor(role(Part::Weight)), self.tensor(role(Part::Bias)), eps)
     }
 
     fn norm_backward(
         &self,
-        name: &str,
+        role: &dyn Fn(Part) -> Role,
         dy_nd: &[f64],
         saved: &Normalized,
         grads: &mut Tensors,
     ) -> Vec<f64> {
-        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
         let d = self.config.hidden_size;
         let (mut dweight_d, mut dbias_d) = (vec![0.0; d], vec![0.0; d]);
         layer_norm_param_grads(&mut dweight_d, &mut dbias_d, dy_nd, &saved.xhat_nd);
-        add(grads, &weight, &dweight_d);
-        add(grads, &bias, &dbias_d);
-        layer_norm_backward(dy_nd, &saved.xhat_nd, &saved.rstd_n, self.tensor(&weight))
+        self.add(grads, role(Part::Weight), &dweight_d);
+        self.add(grads, role(Part::Bias), &dbias_d);
+        layer_norm_backward(dy_nd, &saved.xhat_nd, &saved.rstd_n, self.tensor(role(Part::Weight)))
     }
 
     fn attention<'a>(&self, packed: &'a Packed, streams: &'a [Stream]) -> Attention<'a> {
@@ -396,10 +411,6 @@ impl Reference {
             dropout(x, masks.stream(key, layer, site), 0, rate);
         }
     }
-}
-
-fn factor(site: LinearSite, factor: &str) -> String {
-    format!("base_model.model.{}.{factor}.weight", site.name())
 }
 
 fn add(grads: &mut Tensors, name: &str, by: &[f64]) {

@@ -14,8 +14,8 @@
 //! Buffers grow to the largest chunk they have seen and are never given back, so that a training
 //! step allocates nothing once the longest batch has passed.
 
+use crate::architecture::{LinearKind, N_STAGES};
 use crate::batch::{Packed, Side};
-use crate::modules::LinearKind;
 use loriot_kernels::attention::AttentionScratch;
 use loriot_kernels::dropout::{Site, Stream};
 
@@ -69,7 +69,7 @@ pub(crate) fn lora_site(kind: LinearKind) -> Site {
 /// One buffer for each input that linear layers of a layer read; what belongs to query, key and value
 /// stands side by side in theirs.
 #[derive(Default)]
-pub(crate) struct PerStage([Vec<f32>; 4]);
+pub(crate) struct PerStage([Vec<f32>; N_STAGES]);
 
 impl PerStage {
     pub(crate) fn get(&self, kind: LinearKind) -> &[f32] {

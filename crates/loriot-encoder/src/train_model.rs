@@ -1,6 +1,7 @@
 //! What a training loop drives: an encoder, its trained parameters, and their gradients.
 
-use crate::adapter::{Adapter, LoraModule};
+use crate::adapter::{Adapter, Factor, LoraModule};
+use crate::architecture::{LinearSite, Part, Role, TableKind};
 use crate::backward::{backward_layer, backward_pool};
 use crate::batch::{Packed, Text, chunks, distinct};
 use crate::depth::Depth;
@@ -8,12 +9,12 @@ use crate::encoder::Encoder;
 use crate::forward::{LoraLayer, Pass, forward};
 use crate::gradients::{EmbeddingGradients, LayerSums, Task};
 use crate::lora::Lora;
-use crate::modules::{LinearKind, LinearSite};
 use crate::tape::{ChunkTape, Dropout, DropoutRates, TextKey};
 use crate::weights::Weights;
 use loriot_files::Hint;
 use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 /// Tokens that one thread carries through the encoder at a time, at most: large, because each weight's
@@ -57,12 +58,14 @@ pub struct Parameter {
 
 /// An encoder in training.
 ///
-/// For an adapter, `parameters` holds A and B of each module in turn. Under full fine-tuning it holds
-/// the tensors in [`Weights::names`]' order: five of the embeddings, then sixteen a layer.
+/// Its parameters are in the order of the files: the factors of each adapted layer in turn, or the weights in the order
+/// of [`Weights::specs`]. What is computed for them asks by [`ParameterRole`], never by place.
 pub struct TrainModel {
     encoder: Encoder,
     trained: Layout,
     parameters: Vec<Parameter>,
+    /// What each parameter is, in their order.
+    roles: Vec<ParameterRole>,
     dropout: DropoutRates,
     seed: u64,
     tapes: Vec<ChunkTape>,
@@ -80,9 +83,17 @@ enum Layout {
     Full(Weights),
 }
 
-/// Tensors before the first layer's, and in each layer, under full fine-tuning.
-const N_EMBEDDING_TENSORS: usize = 5;
-const N_LAYER_TENSORS: usize = 16;
+/// What a parameter is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum ParameterRole {
+    /// A weight of the model.
+    Weight(Role),
+    /// A factor of an adapted layer.
+    Factor(LinearSite, Factor),
+}
+
+/// Gradients by the role of their parameters.
+struct Gradients<'a>(HashMap<ParameterRole, &'a mut [f32]>);
 
 impl TrainModel {
     /// Makes `trained` of an encoder trainable. In bf16 the products are bf16's; parameters, gradients
@@ -104,39 +115,36 @@ impl TrainModel {
             assert_eq!(value.len(), shape.iter().product::<usize>(), "{name}");
             Parameter { gradient: vec![0.0; value.len()], name, shape, value }
         };
-        let (trained, parameters) = match trained {
+        let family = encoder.folder().config.family;
+        let (mut roles, mut parameters) = (Vec::new(), Vec::new());
+        let trained = match trained {
             Trained::Lora(mut adapter) => {
-                let parameters = adapter.modules.iter_mut().flat_map(|module| {
-                    let (o, i) = module.site.kind.shape(&encoder.folder().config);
-                    let name =
-                        |factor| format!("base_model.model.{}.{factor}.weight", module.site.name());
-                    let (a_name, b_name) = (name("lora_A"), name("lora_B"));
-                    let (a_ri, b_or) =
-                        (std::mem::take(&mut module.a_ri), std::mem::take(&mut module.b_or));
-                    [
-                        parameter(a_name, vec![module.r, i], a_ri),
-                        parameter(b_name, vec![o, module.r], b_or),
-                    ]
-                });
-                let parameters = parameters.collect();
-                (Layout::Lora(adapter), parameters)
+                for module in &mut adapter.modules {
+                    for factor in Factor::ALL {
+                        let (name, shape) = (factor.key(family, module.site), module.shape(factor));
+                        let value = std::mem::take(module.factor_mut(factor));
+                        roles.push(ParameterRole::Factor(module.site, factor));
+                        parameters.push(parameter(name, shape, value));
+                    }
+                }
+                Layout::Lora(adapter)
             }
             Trained::Full => {
                 let weights = encoder.weights().expect("no adapter was folded in").clone();
-                let names = weights.names().filter(|name| !name.starts_with("pooler."));
-                let parameters = names.map(|name| {
-                    let value = weights.get(name).into_owned();
-                    weights.release(name);
-                    parameter(name.to_owned(), weights.shape(name).to_vec(), value)
-                });
-                let parameters = parameters.collect();
-                (Layout::Full(weights), parameters)
+                for spec in weights.specs().filter(|spec| !spec.role.is_unused()) {
+                    let value = weights.of(spec.role).into_owned();
+                    weights.release(spec.role);
+                    roles.push(ParameterRole::Weight(spec.role));
+                    parameters.push(parameter(spec.name.clone(), spec.shape.clone(), value));
+                }
+                Layout::Full(weights)
             }
         };
         Ok(TrainModel {
             encoder,
             trained,
             parameters,
+            roles,
             dropout,
             seed,
             tapes: Vec::new(),
@@ -176,12 +184,13 @@ impl TrainModel {
     /// Takes up values that were written through [`TrainModel::parameters_mut`].
     pub fn parameters_changed(&mut self) {
         if let Layout::Full(weights) = &self.trained {
-            let by_name: std::collections::HashMap<&str, &[f32]> =
-                self.parameters.iter().map(|p| (p.name.as_str(), p.value.as_slice())).collect();
+            let values = self.parameters.iter().map(|parameter| parameter.value.as_slice());
+            let by_role: HashMap<ParameterRole, &[f32]> =
+                self.roles.iter().copied().zip(values).collect();
             let (model, workers) = self.encoder.model_mut();
-            let tensor = |name: &str| match by_name.get(name) {
+            let tensor = |role| match by_role.get(&ParameterRole::Weight(role)) {
                 Some(&value) => Cow::Borrowed(value),
-                None => weights.get(name),
+                None => weights.of(role),
             };
             model.repack(&tensor, workers);
         }
@@ -207,7 +216,7 @@ impl TrainModel {
             self.tapes.resize_with(self.cuts.len(), ChunkTape::default);
         }
         let mut tapes = std::mem::take(&mut self.tapes);
-        let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
+        let lora = self.lora_layers();
         let pass = self.pass(&lora);
         let work = self.cuts.iter().cloned().zip(&mut tapes).collect();
         self.encoder.workers().for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
@@ -245,7 +254,7 @@ impl TrainModel {
             self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
         let mut tapes = std::mem::take(&mut self.tapes);
         {
-            let lora = lora_layers(&self.trained, &self.parameters, n_layers);
+            let lora = self.lora_layers();
             let pass = self.pass(&lora);
             let workers = self.encoder.workers();
             let tapes = &mut tapes[..self.cuts.len()];
@@ -259,21 +268,19 @@ impl TrainModel {
                 });
                 let n_threads = workers.n_threads();
                 let sums = LayerSums { pass: &pass, layer, chunks: tapes, n_threads };
-                let tasks = self.trained.tasks(sums, &mut gradients);
+                let of_layer = self.gradients(&mut gradients, Some(layer));
+                let tasks = of_layer.tasks(sums);
                 workers.for_each(tasks, |task| task());
             }
             if let Layout::Full(_) = self.trained {
-                let [dword_vd, dposition_pd, dtoken_type_td, dnorm_weight_d, dnorm_bias_d] =
-                    &mut gradients[..N_EMBEDDING_TENSORS]
-                else {
-                    unreachable!("the slice has that length")
-                };
+                let mut by_role = self.gradients(&mut gradients, None);
+                let mut take = |role| by_role.take(ParameterRole::Weight(role));
                 let gradients = EmbeddingGradients {
-                    dword_vd,
-                    dposition_pd,
-                    dtoken_type_td,
-                    dnorm_weight_d,
-                    dnorm_bias_d,
+                    dword_vd: take(Role::Table(TableKind::Word)),
+                    dposition_pd: take(Role::Table(TableKind::Position)),
+                    dtoken_type_td: take(Role::Table(TableKind::TokenType)),
+                    dnorm_weight_d: take(Role::EmbeddingNorm(Part::Weight)),
+                    dnorm_bias_d: take(Role::EmbeddingNorm(Part::Bias)),
                 };
                 gradients.add(&pass, tapes, workers);
             }
@@ -286,7 +293,7 @@ impl TrainModel {
 
     /// Unit vectors with the parameters as they are, without dropout; see [`Encoder::embed_ids`].
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
+        let lora = self.lora_layers();
         let pass = Pass { dropout: None, depth: Depth::Nowhere, ..self.pass(&lora) };
         self.encoder.embed_ids_in(&pass, ids)
     }
@@ -295,9 +302,11 @@ impl TrainModel {
     pub fn adapter(&self) -> Option<Adapter> {
         let Layout::Lora(adapter) = &self.trained else { return None };
         let mut adapter = adapter.clone();
-        for (module, factors) in adapter.modules.iter_mut().zip(self.parameters.chunks_exact(2)) {
-            module.a_ri.clone_from(&factors[0].value);
-            module.b_or.clone_from(&factors[1].value);
+        for (parameter, role) in self.parameters.iter().zip(&self.roles) {
+            let &ParameterRole::Factor(site, factor) = role else { continue };
+            let module = adapter.modules.iter_mut().find(|module| module.site == site);
+            let module = module.expect("a parameter's module is the adapter's");
+            module.factor_mut(factor).clone_from(&parameter.value);
         }
         Some(adapter)
     }
@@ -306,8 +315,9 @@ impl TrainModel {
     pub fn weights(&self) -> Option<Weights> {
         let Layout::Full(weights) = &self.trained else { return None };
         let mut weights = weights.clone();
-        for parameter in &self.parameters {
-            weights.set(&parameter.name, parameter.value.clone());
+        for (parameter, role) in self.parameters.iter().zip(&self.roles) {
+            let &ParameterRole::Weight(role) = role else { continue };
+            weights.set(role, parameter.value.clone());
         }
         Some(weights)
     }
@@ -327,7 +337,7 @@ impl TrainModel {
         let pass = self.encoder.pass(lora);
         Pass {
             word_vd: match self.trained {
-                Layout::Full(_) => &self.parameters[0].value,
+                Layout::Full(_) => self.value(ParameterRole::Weight(Role::Table(TableKind::Word))),
                 Layout::Lora(_) => pass.word_vd,
             },
             dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
@@ -335,60 +345,75 @@ impl TrainModel {
             ..pass
         }
     }
+
+    /// The numbers of a parameter.
+    fn value(&self, role: ParameterRole) -> &[f32] {
+        let at = self.roles.iter().position(|&other| other == role);
+        &self.parameters[at.expect("the model trains this parameter")].value
+    }
+
+    /// The gradients of one layer's parameters, or of those of no layer.
+    fn gradients<'a>(&self, gradients: &'a mut [Vec<f32>], layer: Option<usize>) -> Gradients<'a> {
+        let with_roles = self.roles.iter().copied().zip(gradients);
+        let of_layer = with_roles.filter(|(role, _)| role.layer() == layer);
+        Gradients(of_layer.map(|(role, gradient)| (role, gradient.as_mut_slice())).collect())
+    }
+
+    /// The adapted linear layers of every layer; none when no adapter is trained.
+    fn lora_layers(&self) -> Vec<LoraLayer<'_>> {
+        let Layout::Lora(adapter) = &self.trained else { return Vec::new() };
+        let mut layers = vec![LoraLayer::default(); self.encoder.n_layers()];
+        for &LoraModule { site, r, scale, .. } in &adapter.modules {
+            let factor = |factor| self.value(ParameterRole::Factor(site, factor));
+            let lora = Lora { r, scale, a_ri: factor(Factor::A), b_or: factor(Factor::B) };
+            layers[site.layer][site.kind as usize] = Some(lora);
+        }
+        layers
+    }
 }
 
-impl Layout {
-    /// The pieces of one layer's parameter gradients.
-    fn tasks<'a>(&self, sums: LayerSums<'a>, gradients: &'a mut [Vec<f32>]) -> Vec<Task<'a>> {
-        let mut tasks = Vec::new();
+impl ParameterRole {
+    fn layer(self) -> Option<usize> {
         match self {
-            Layout::Lora(adapter) => {
-                let factors = adapter.modules.iter().zip(gradients.chunks_exact_mut(2));
-                for (module, factors) in
-                    factors.filter(|(module, _)| module.site.layer == sums.layer)
-                {
-                    let (da_ri, db_or) = factors.split_at_mut(1);
-                    sums.lora(module.site.kind, &mut da_ri[0], &mut db_or[0], &mut tasks);
+            ParameterRole::Weight(role) => role.layer(),
+            ParameterRole::Factor(site, _) => Some(site.layer),
+        }
+    }
+}
+
+impl<'a> Gradients<'a> {
+    fn take(&mut self, role: ParameterRole) -> &'a mut [f32] {
+        self.0.remove(&role).expect("the model trains this parameter")
+    }
+
+    /// The pieces of one layer's parameter gradients.
+    fn tasks(mut self, sums: LayerSums<'a>) -> Vec<Task<'a>> {
+        let mut tasks = Vec::new();
+        let mut roles: Vec<ParameterRole> = self.0.keys().copied().collect();
+        // Each task is on its own: their order decides no bit, only which thread has what.
+        roles.sort();
+        for role in roles {
+            match role {
+                ParameterRole::Factor(site, Factor::A) => {
+                    sums.lora_a(site.kind, self.take(role), &mut tasks);
                 }
-            }
-            Layout::Full(_) => {
-                let start = N_EMBEDDING_TENSORS + sums.layer * N_LAYER_TENSORS;
-                let mut pairs = gradients[start..start + N_LAYER_TENSORS].chunks_exact_mut(2);
-                let mut next = || {
-                    let (weight, bias) = pairs.next().expect("eight pairs").split_at_mut(1);
-                    (weight[0].as_mut_slice(), bias[0].as_mut_slice())
-                };
-                let mut linear = |kind, (weight, bias): (&'a mut [f32], &'a mut [f32])| {
-                    sums.linear(kind, weight, bias, &mut tasks);
-                };
-                linear(LinearKind::Query, next());
-                linear(LinearKind::Key, next());
-                linear(LinearKind::Value, next());
-                linear(LinearKind::AttentionOutput, next());
-                let attention_norm = next();
-                linear(LinearKind::Intermediate, next());
-                linear(LinearKind::Output, next());
-                let output_norm = next();
-                sums.attention_norm(attention_norm.0, attention_norm.1, &mut tasks);
-                sums.output_norm(output_norm.0, output_norm.1, &mut tasks);
+                ParameterRole::Factor(site, Factor::B) => {
+                    sums.lora_b(site.kind, self.take(role), &mut tasks);
+                }
+                ParameterRole::Weight(Role::Linear(site, Part::Weight)) => {
+                    sums.linear_weight(site.kind, self.take(role), &mut tasks);
+                }
+                ParameterRole::Weight(Role::Linear(site, Part::Bias)) => {
+                    sums.linear_bias(site.kind, self.take(role), &mut tasks);
+                }
+                ParameterRole::Weight(Role::Norm(layer, kind, Part::Weight)) => {
+                    let bias = ParameterRole::Weight(Role::Norm(layer, kind, Part::Bias));
+                    sums.norm(kind, self.take(role), self.take(bias), &mut tasks);
+                }
+                // A norm's bias goes with its weight; the rest is of no layer.
+                ParameterRole::Weight(_) => {}
             }
         }
         tasks
     }
-}
-
-/// The adapted linear layers of every layer; none when no adapter is trained.
-fn lora_layers<'a>(
-    trained: &Layout,
-    parameters: &'a [Parameter],
-    n_layers: usize,
-) -> Vec<LoraLayer<'a>> {
-    let Layout::Lora(adapter) = trained else { return Vec::new() };
-    let mut layers = vec![LoraLayer::default(); n_layers];
-    for (module, factors) in adapter.modules.iter().zip(parameters.chunks_exact(2)) {
-        let &LoraModule { site: LinearSite { layer, kind }, r, scale, .. } = module;
-        let (a_ri, b_or) = (&factors[0].value, &factors[1].value);
-        layers[layer][kind as usize] = Some(Lora { r, scale, a_ri, b_or });
-    }
-    layers
 }

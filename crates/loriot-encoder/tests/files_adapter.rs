@@ -6,7 +6,7 @@ mod files_support;
 
 use files_support::*;
 use loriot_encoder::adapter::{Adapter, Init, LoraConfig, Targets};
-use loriot_encoder::modules::{LinearKind, LinearSite};
+use loriot_encoder::architecture::{BERT, LinearKind, LinearSite};
 use loriot_encoder::weights::Weights;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ fn adapters_of_peft_are_read_tensor_by_tensor() {
         assert!(adapter.modules.is_sorted_by_key(|module| module.site));
         assert_eq!(adapter.notes, [""; 0], "{kind}");
         for module in &adapter.modules {
-            let name = format!("base_model.model.{prefix}{}", module.site.name());
+            let name = format!("base_model.model.{prefix}{}", BERT.module_name(module.site));
             assert_eq!(module.a_ri, tensors[&format!("{name}.lora_A.weight")].values());
             assert_eq!(module.b_or, tensors[&format!("{name}.lora_B.weight")].values());
         }
@@ -78,7 +78,7 @@ fn adapters_of_peft_are_read_tensor_by_tensor() {
 fn scales_follow_alpha_rank_and_their_patterns() {
     let scales = |kind: &str| -> Vec<(String, usize, f32)> {
         let adapter = open(&golden(&format!("adapters/{kind}")));
-        let short = |site: LinearSite| format!("{}.{}", site.layer, site.kind.suffix());
+        let short = |site: LinearSite| format!("{}.{}", site.layer, BERT.suffix(site.kind));
         adapter.modules.iter().map(|m| (short(m.site), m.r, m.scale)).collect()
     };
     assert!(scales("qkv").iter().all(|(_, r, scale)| (*r, *scale) == (4, 2.0)));
@@ -206,7 +206,8 @@ fn merging_adds_the_product_to_the_targeted_weights_alone() {
     adapter.merge_into(&mut weights).unwrap();
     let mut n_changed = 0;
     for name in before.names() {
-        let module = adapter.modules.iter().find(|m| format!("{}.weight", m.site.name()) == name);
+        let module =
+            adapter.modules.iter().find(|m| format!("{}.weight", BERT.module_name(m.site)) == name);
         let (old, new) = (before.get(name), weights.get(name));
         let Some(module) = module else {
             assert_eq!(old, new, "{name}");

@@ -5,6 +5,7 @@
 mod files_support;
 
 use files_support::*;
+use loriot_encoder::architecture::{LinearKind, LinearSite, Part, Role, TableKind};
 use loriot_encoder::weights::Weights;
 use safetensors::Dtype;
 use serde_json::{Value, json};
@@ -59,7 +60,9 @@ fn names_come_in_the_order_of_the_forward_pass() {
     assert_eq!(layer, want.collect::<Vec<_>>());
     assert_eq!(names.len(), 5 + 2 * 16 + 2);
     assert_eq!(names.last(), Some(&"pooler.dense.bias"));
-    assert_eq!(weights.shape("encoder.layer.1.intermediate.dense.weight"), [64, 32]);
+    let name = "encoder.layer.1.intermediate.dense.weight";
+    let spec = weights.specs().find(|spec| spec.name == name).unwrap();
+    assert_eq!(spec.shape, [64, 32]);
     let words = &read_tensors(&golden("tiny_bert/model.safetensors"))[WORDS];
     assert_eq!(*weights.get(WORDS), words.values());
 }
@@ -293,9 +296,11 @@ fn weights_that_are_missing_or_a_pickle_are_told_apart() {
 fn what_is_set_is_read_back_and_written() {
     let mut weights = open(&golden("tiny_bert"));
     let before = (weights.clone(), weights.sha256());
-    weights.set(QUERY, vec![0.25; 1024]);
-    weights.release(QUERY);
-    weights.release(WORDS);
+    let query = LinearSite { layer: 0, kind: LinearKind::Query };
+    let query = Role::Linear(query, Part::Weight);
+    weights.set(query, vec![0.25; 1024]);
+    weights.release(query);
+    weights.release(Role::Table(TableKind::Word));
     assert_ne!(weights.sha256(), before.1);
     assert_eq!(before.0.sha256(), before.1, "a clone is not changed");
 

@@ -155,7 +155,7 @@ fn the_engine_follows_the_reference_with_dropout_on() {
 /// The backward pass stops at the lowest adapter, wherever that is.
 #[test]
 fn adapters_of_any_few_modules_get_the_gradients_of_the_reference() {
-    use loriot_encoder::modules::LinearKind::{
+    use loriot_encoder::architecture::LinearKind::{
         self, AttentionOutput, Intermediate, Key, Output, Query, Value,
     };
     let (texts, labels) = short_pairs();

@@ -47,7 +47,10 @@ impl Job {
                 TrainedIdentity::Lora {
                     rank: adapter.config.r,
                     alpha: adapter.config.alpha,
-                    targets: kinds.into_iter().map(|kind| kind.suffix().to_owned()).collect(),
+                    targets: kinds
+                        .into_iter()
+                        .map(|kind| adapter.family.suffix(kind).to_owned())
+                        .collect(),
                     start_sha256: adapter.sha256(),
                 }
             }

@@ -401,8 +401,7 @@ impl Entries {
 
     fn targets(&mut self, key: &str) -> Result<Option<Targets>, AdapterError> {
         let read = |value: &Value| match value.as_str() {
-            Some(text) if text.eq_ignore_ascii_case(ALL_LINEAR) => Some(Targets::AllLinear),
-            Some(text) => Some(Targets::Pattern(text.to_owned())),
+            Some(text) => Some(Targets::from_text(text)),
             None => list(value).map(Targets::Names),
         };
         self.read(key, read, TARGETS)

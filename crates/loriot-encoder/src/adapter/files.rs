@@ -9,11 +9,11 @@
 //! `0.auto_model.`. Numbers are read from f32, f16 and bf16 and written in f32.
 
 use super::config::LoraConfig;
-use super::targets::{self, Plan};
-use super::{Adapter, LoraModule};
+use super::rules::{self, Plan};
+use super::{Adapter, Factor, LoraModule, ROOT};
+use crate::architecture::{Family, LinearSite};
 use crate::config::Config;
 use crate::error::AdapterError;
-use crate::modules::LinearSite;
 use crate::weights::tensor_file::{TensorFile, write_tensors};
 use loriot_files::OutputError;
 use std::borrow::Cow;
@@ -21,10 +21,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 const FILE: &str = "adapter_model.safetensors";
-const ROOT: &str = "base_model.model.";
-const WRAPPERS: [&str; 4] = ["0.auto_model.", "0.model.", "model.", "bert."];
-const A: &str = ".lora_A.weight";
-const B: &str = ".lora_B.weight";
 
 impl Adapter {
     /// Reads the adapter in `dir`, which must fit a model of this configuration exactly.
@@ -36,8 +32,8 @@ impl Adapter {
         }
         let file = TensorFile::open(&path)?;
         let found = Found::collect(&file, config)?;
-        let plan = targets::plan(&lora, config.n_layers, &found.prefix)?;
-        found.check_coverage(&file, &plan)?;
+        let plan = rules::plan(&lora, config, &found.prefix)?;
+        found.check_coverage(&file, &plan, config.family)?;
         if found.pooler {
             notes.push(format!(
                 "`{}` also adapts the pooler, which embeddings do not use: left out",
@@ -46,9 +42,10 @@ impl Adapter {
         }
         let modules = plan.modules.iter().map(|planned| {
             let (o, i) = planned.site.kind.shape(config);
-            let module = format!("{ROOT}{}{}", found.prefix, planned.site.name());
-            let numbers = |end: &str, shape: [usize; 2]| -> Result<Vec<f32>, AdapterError> {
-                let name = format!("{module}{end}");
+            let name = config.family.module_name(planned.site);
+            let module = format!("{ROOT}{}{name}", found.prefix);
+            let numbers = |factor: Factor, shape: [usize; 2]| -> Result<Vec<f32>, AdapterError> {
+                let name = format!("{module}{}", factor.end());
                 file.check_shape(&name, &shape)?;
                 file.check_finite(&name)?;
                 Ok(file.f32s(&name).into_owned())
@@ -57,12 +54,16 @@ impl Adapter {
                 site: planned.site,
                 r: planned.r,
                 scale: lora.scale(planned.r, planned.alpha),
-                a_ri: numbers(A, [planned.r, i])?,
-                b_or: numbers(B, [o, planned.r])?,
+                a_ri: numbers(Factor::A, [planned.r, i])?,
+                b_or: numbers(Factor::B, [o, planned.r])?,
             })
         });
-        let modules = modules.collect::<Result<_, AdapterError>>()?;
-        Ok(Adapter { config: targets::canonical(&lora, &plan, config.n_layers)?, modules, notes })
+        Ok(Adapter {
+            family: config.family,
+            modules: modules.collect::<Result<_, AdapterError>>()?,
+            config: rules::canonical(&lora, &plan, config)?,
+            notes,
+        })
     }
 
     /// Writes both files into the existing folder `dir`.
@@ -71,14 +72,10 @@ impl Adapter {
         let mut shapes = Vec::new();
         let mut values: HashMap<String, &[f32]> = HashMap::new();
         for module in &self.modules {
-            let (name, r) = (module.site.name(), module.r);
-            for (end, numbers, shape) in [
-                (A, &module.a_ri, vec![r, module.a_ri.len() / r]),
-                (B, &module.b_or, vec![module.b_or.len() / r, r]),
-            ] {
-                let name = format!("{ROOT}{name}{end}");
-                shapes.push((name.clone(), shape));
-                values.insert(name, numbers);
+            for factor in Factor::ALL {
+                let key = factor.key(self.family, module.site);
+                shapes.push((key.clone(), module.shape(factor)));
+                values.insert(key, module.factor(factor));
             }
         }
         write_tensors(&dir.join(FILE), shapes, |name| Cow::Borrowed(values[name]))
@@ -95,18 +92,18 @@ struct Found {
 
 impl Found {
     fn collect(file: &TensorFile, config: &Config) -> Result<Found, AdapterError> {
+        let family = config.family;
+        let sites = family.linear_sites(config.n_layers);
         let sites: HashMap<String, LinearSite> =
-            LinearSite::all(config.n_layers).map(|site| (site.name(), site)).collect();
+            sites.map(|site| (family.module_name(site), site)).collect();
         let mut found = Found { prefix: String::new(), sites: BTreeSet::new(), pooler: false };
         for (at, key) in file.names().enumerate() {
             let stranger =
                 || AdapterError::Stranger { path: file.path().to_owned(), tensor: key.to_owned() };
             let whole = key.strip_prefix(ROOT).ok_or_else(stranger)?;
-            let whole = whole.strip_suffix(A).or(whole.strip_suffix(B)).ok_or_else(stranger)?;
-            let mut name = whole;
-            for wrapper in WRAPPERS {
-                name = name.strip_prefix(wrapper).unwrap_or(name);
-            }
+            let end = |factor: Factor| whole.strip_suffix(factor.end());
+            let whole = Factor::ALL.into_iter().find_map(end).ok_or_else(stranger)?;
+            let name = family.unwrapped(whole);
             let prefix = &whole[..whole.len() - name.len()];
             if at == 0 {
                 found.prefix = prefix.to_owned();
@@ -114,7 +111,7 @@ impl Found {
             match sites.get(name) {
                 _ if prefix != found.prefix => return Err(stranger()),
                 Some(&site) => _ = found.sites.insert(site),
-                None if name == "pooler.dense" => found.pooler = true,
+                None if name == family.pooler_name() => found.pooler = true,
                 None => return Err(stranger()),
             }
         }
@@ -123,9 +120,14 @@ impl Found {
 
     /// Refuses a configuration and tensors that mean different layers: PEFT would leave the ones
     /// without tensors as they started, and say so in a warning at best.
-    fn check_coverage(&self, file: &TensorFile, plan: &Plan) -> Result<(), AdapterError> {
+    fn check_coverage(
+        &self,
+        file: &TensorFile,
+        plan: &Plan,
+        family: &Family,
+    ) -> Result<(), AdapterError> {
         let coverage = |problem, site: LinearSite| {
-            let (path, module) = (file.path().to_owned(), site.name());
+            let (path, module) = (file.path().to_owned(), family.module_name(site));
             Err(AdapterError::Coverage { path, problem, module })
         };
         let planned = |site: &LinearSite| plan.modules.iter().any(|planned| planned.site == *site);

@@ -1,7 +1,7 @@
 //! How A starts: each number from a counter, so that it depends on the seed and its place alone.
 
 use super::config::Init;
-use crate::modules::{LinearKind, LinearSite};
+use crate::architecture::{LinearKind, LinearSite};
 use std::f64::consts::TAU;
 
 /// The `(r, i)` numbers of A for one layer.
@@ -11,7 +11,7 @@ use std::f64::consts::TAU;
 /// gaussian   normal with standard deviation 1/r
 /// ```
 pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, usize)) -> Vec<f32> {
-    let module = (site.layer * LinearKind::ALL.len() + site.kind as usize) as u64;
+    let module = (site.layer * LinearKind::COUNT + site.kind as usize) as u64;
     let key = mix(mix(seed) ^ module);
     let uniform = |counter: u64| (mix(key ^ counter) >> 11) as f64 / (1u64 << 53) as f64;
     let number = |at: u64| match init {

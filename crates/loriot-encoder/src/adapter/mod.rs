@@ -9,22 +9,23 @@
 //! PEFT's that would change its result and is not known here. Nothing of it is ever left out but a
 //! pooler's part, which no vector here depends on, and then a note says so.
 //!
-//! In reading order: [`config`] what `adapter_config.json` says · `targets` which layers it
-//! means · `init` how A starts · `files` reading and writing the folder.
+//! In reading order: `targets` a choice of layers · [`config`] what `adapter_config.json` says · `rules` which
+//! layers it means · `init` how A starts · `files` reading and writing the folder.
 
 pub mod config;
 mod files;
 mod init;
+mod rules;
 mod targets;
 
+use crate::architecture::{Family, LinearSite, Part, Role};
 use crate::config::Config;
 pub use crate::error::AdapterError;
-use crate::modules::LinearSite;
 use crate::weights::Weights;
 use crate::weights::tensor_file::le_bytes;
 pub use config::{Init, LoraConfig};
 use loriot_files::Sha256Hasher;
-pub use targets::Targets;
+pub use targets::{EmptyName, Targets};
 
 /// One adapted linear layer.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,9 +42,41 @@ pub struct LoraModule {
     pub b_or: Vec<f32>,
 }
 
+/// One of the trained tensors of an adapted layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Factor {
+    /// `(r, i)`, [`LoraModule::a_ri`].
+    A,
+    /// `(o, r)`, [`LoraModule::b_or`].
+    B,
+}
+
+impl Factor {
+    /// Both, in the order of the files.
+    pub const ALL: [Factor; 2] = [Factor::A, Factor::B];
+
+    /// What stands after a module's name in PEFT's files.
+    pub(crate) fn end(self) -> &'static str {
+        match self {
+            Factor::A => ".lora_A.weight",
+            Factor::B => ".lora_B.weight",
+        }
+    }
+
+    /// The tensor's key in PEFT's files, such as `base_model.model.encoder.layer.0.output.dense.lora_A.weight`.
+    pub fn key(self, family: &Family, site: LinearSite) -> String {
+        format!("{ROOT}{}{}", family.module_name(site), self.end())
+    }
+}
+
+/// What PEFT puts before every key of an adapter's file.
+pub(crate) const ROOT: &str = "base_model.model.";
+
 /// A whole adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
+    /// Of the model it is for, whose names its files have.
+    pub family: &'static Family,
     /// What is written as `adapter_config.json`: its targets and patterns mean exactly `modules`,
     /// by names without a wrapper's prefix.
     pub config: LoraConfig,
@@ -59,8 +92,8 @@ impl Adapter {
     /// The numbers depend on `seed` and on their place alone, not on what else is targeted.
     pub fn init(lora: &LoraConfig, config: &Config, seed: u64) -> Result<Adapter, AdapterError> {
         lora.check()?;
-        let plan = targets::plan(lora, config.n_layers, "")?;
-        targets::check_asked(lora, &plan, config.n_layers)?;
+        let plan = rules::plan(lora, config, "")?;
+        rules::check_asked(lora, &plan, config)?;
         let modules = plan.modules.iter().map(|planned| {
             let (o, i) = planned.site.kind.shape(config);
             LoraModule {
@@ -71,8 +104,12 @@ impl Adapter {
                 b_or: vec![0.0; o * planned.r],
             }
         });
-        let (modules, notes) = (modules.collect(), Vec::new());
-        Ok(Adapter { config: targets::canonical(lora, &plan, config.n_layers)?, modules, notes })
+        Ok(Adapter {
+            family: config.family,
+            modules: modules.collect(),
+            config: rules::canonical(lora, &plan, config)?,
+            notes: Vec::new(),
+        })
     }
 
     /// Adds the adapter to the weights it was trained for: `W += scale·B·A`.
@@ -81,14 +118,14 @@ impl Adapter {
     /// weights of the layers before the named one have been changed.
     pub fn merge_into(&self, weights: &mut Weights) -> Result<(), AdapterError> {
         for module in &self.modules {
-            let name = format!("{}.weight", module.site.name());
-            let mut weight_oi = weights.get(&name).into_owned();
+            let role = Role::Linear(module.site, Part::Weight);
+            let mut weight_oi = weights.of(role).into_owned();
             module.add_to(&mut weight_oi);
             if let Some(at) = weight_oi.iter().position(|value| !value.is_finite()) {
-                let (module, value) = (module.site.name(), weight_oi[at]);
+                let (module, value) = (self.family.module_name(module.site), weight_oi[at]);
                 return Err(AdapterError::Overflow { module, at, value });
             }
-            weights.set(&name, weight_oi);
+            weights.set(role, weight_oi);
         }
         Ok(())
     }
@@ -97,7 +134,7 @@ impl Adapter {
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256Hasher::new();
         for module in &self.modules {
-            hasher.field(module.site.name().as_bytes());
+            hasher.field(self.family.module_name(module.site).as_bytes());
             hasher.field(&module.scale.to_le_bytes());
             hasher.field(&le_bytes(&module.a_ri));
             hasher.field(&le_bytes(&module.b_or));
@@ -107,6 +144,30 @@ impl Adapter {
 }
 
 impl LoraModule {
+    /// The numbers of one of its tensors, row-major.
+    pub fn factor(&self, factor: Factor) -> &[f32] {
+        match factor {
+            Factor::A => &self.a_ri,
+            Factor::B => &self.b_or,
+        }
+    }
+
+    pub(crate) fn factor_mut(&mut self, factor: Factor) -> &mut Vec<f32> {
+        match factor {
+            Factor::A => &mut self.a_ri,
+            Factor::B => &mut self.b_or,
+        }
+    }
+
+    /// The shape of one of its tensors.
+    pub fn shape(&self, factor: Factor) -> Vec<usize> {
+        let (r, n) = (self.r, self.factor(factor).len());
+        match factor {
+            Factor::A => vec![r, n / r],
+            Factor::B => vec![n / r, r],
+        }
+    }
+
     /// `weight += scale·B·A`, row by row of the weight.
     fn add_to(&self, weight_oi: &mut [f32]) {
         let i = self.a_ri.len() / self.r;
@@ -128,7 +189,7 @@ impl LoraModule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::modules::LinearKind;
+    use crate::architecture::LinearKind;
 
     #[test]
     fn a_merge_is_the_product_scaled_and_added() {

@@ -163,7 +163,7 @@ impl ModelFolder {
     /// The base's `config.json`, true for what is written beside it.
     fn config_json(&self) -> Value {
         let mut json = self.config.json.clone();
-        json.insert("architectures".into(), json!(["BertModel"]));
+        json.insert("architectures".into(), json!([self.config.family.class]));
         for key in ["torch_dtype", "dtype"] {
             if json.contains_key(key) {
                 json.insert(key.into(), json!("float32"));

@@ -1,18 +1,19 @@
 //! The numbers of a model, by name.
 //!
-//! Names are those of `transformers.BertModel`, whatever prefix the file has before them, and the
+//! Names are those of the family's class in transformers, whatever prefix the file has before them, and the
 //! old `gamma` and `beta` of LayerNorm are read as `weight` and `bias`. Numbers are f32: mapped
 //! where the file has f32, converted on demand from f16 and bf16. The files are `model.safetensors`,
 //! or `model.safetensors.index.json` and the shards it names.
 //!
 //! Opening checks every tensor that the architecture needs: present, of the right shape, finite.
 //! Tensors it does not need are left alone, but for the pooler, which is kept to be written back.
+//! The numbers are asked for by [`Role`], or by name where a file or a user names them.
 
 pub(crate) mod tensor_file;
 
+use crate::architecture::{Role, TensorSpec};
 use crate::config::Config;
 use crate::error::{ModelError, TensorError};
-use crate::modules::LinearSite;
 use loriot_files::{OutputError, Sha256Hasher, read_json};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,12 +31,12 @@ pub struct Weights {
     /// In canonical order.
     tensors: Vec<Tensor>,
     by_name: HashMap<String, usize>,
+    by_role: HashMap<Role, usize>,
 }
 
 #[derive(Clone, Debug)]
 struct Tensor {
-    name: String,
-    shape: Vec<usize>,
+    spec: TensorSpec,
     numbers: Numbers,
 }
 
@@ -57,11 +58,11 @@ impl Weights {
     pub(crate) fn map(dir: &Path, config: &Config) -> Result<Weights, ModelError> {
         let (source, files) = open_files(dir)?;
         let mut found: BTreeMap<String, (Arc<TensorFile>, String)> = BTreeMap::new();
-        let wanted = architecture(config);
-        let names: BTreeSet<&str> = wanted.iter().map(|(name, _)| name.as_str()).collect();
+        let wanted = config.family.tensors(config);
+        let names: BTreeSet<&str> = wanted.iter().map(|spec| spec.name.as_str()).collect();
         for file in files {
             for key in file.names() {
-                let name = canonical(key);
+                let name = config.family.canonical_name(key);
                 if !names.contains(name.as_str()) {
                     continue;
                 }
@@ -71,21 +72,24 @@ impl Weights {
                 }
             }
         }
-        let has_pooler = found.keys().any(|name| name.starts_with(POOLER));
-        let mut weights = Weights { tensors: Vec::new(), by_name: HashMap::new() };
-        for (name, shape) in wanted {
-            if name.starts_with(POOLER) && !has_pooler {
+        // What no vector depends on may be missing, but not in part.
+        let has_unused = wanted.iter().any(|s| s.role.is_unused() && found.contains_key(&s.name));
+        let mut tensors = Vec::new();
+        for spec in wanted {
+            if spec.role.is_unused() && !has_unused {
                 continue;
             }
-            let Some((file, key)) = found.remove(&name) else {
-                let expected = tensor_file::shape_text(&shape);
-                return Err(TensorError::Missing { path: source, tensor: name, expected }.into());
+            let Some((file, key)) = found.remove(&spec.name) else {
+                let (tensor, expected) = (spec.name, tensor_file::shape_text(&spec.shape));
+                return Err(TensorError::Missing { path: source, tensor, expected }.into());
             };
-            file.check_shape(&key, &shape)?;
-            weights.by_name.insert(name.clone(), weights.tensors.len());
-            weights.tensors.push(Tensor { name, shape, numbers: Numbers::Mapped { file, key } });
+            file.check_shape(&key, &spec.shape)?;
+            tensors.push(Tensor { spec, numbers: Numbers::Mapped { file, key } });
         }
-        Ok(weights)
+        let places = || tensors.iter().zip(0..);
+        let by_name = places().map(|(tensor, at)| (tensor.spec.name.clone(), at)).collect();
+        let by_role = places().map(|(tensor, at)| (tensor.spec.role, at)).collect();
+        Ok(Weights { tensors, by_name, by_role })
     }
 
     /// Checks that every number is finite.
@@ -99,19 +103,34 @@ impl Weights {
         Ok(())
     }
 
-    /// The numbers of a tensor, row-major. Panics for a name outside the architecture.
+    /// The numbers of the tensor with this role, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If the model has none: [`Weights::specs`] tells what there is.
+    pub fn of(&self, role: Role) -> Cow<'_, [f32]> {
+        self.tensor(role).numbers.get()
+    }
+
+    /// The numbers of a tensor by its name, row-major.
+    ///
+    /// # Panics
+    ///
+    /// If the model has no tensor of this name.
     pub fn get(&self, name: &str) -> Cow<'_, [f32]> {
-        self.tensor(name).numbers.get()
+        let at = self.by_name.get(name);
+        let at = *at.unwrap_or_else(|| panic!("`{name}` is no tensor of this model"));
+        self.tensors[at].numbers.get()
     }
 
-    /// The shape of a tensor, as PyTorch has it: a linear layer's weight is `(outputs, inputs)`.
-    pub fn shape(&self, name: &str) -> &[usize] {
-        &self.tensor(name).shape
+    /// All tensors in canonical order: embeddings, the layers from the first, the pooler if present.
+    pub fn specs(&self) -> impl Iterator<Item = &TensorSpec> {
+        self.tensors.iter().map(|tensor| &tensor.spec)
     }
 
-    /// All names in canonical order: embeddings, the layers from the first, the pooler if present.
+    /// The names of [`Weights::specs`].
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.iter().map(|tensor| tensor.name.as_str())
+        self.specs().map(|spec| spec.name.as_str())
     }
 
     /// Whether the model has a tensor of this name.
@@ -120,31 +139,35 @@ impl Weights {
     }
 
     /// Replaces the numbers of a tensor.
-    pub fn set(&mut self, name: &str, values: Vec<f32>) {
-        let at = self.position(name);
+    ///
+    /// # Panics
+    ///
+    /// If the model has no such tensor, or for another number of values than it has.
+    pub fn set(&mut self, role: Role, values: Vec<f32>) {
+        let at = self.position(role);
         let tensor = &mut self.tensors[at];
-        assert_eq!(values.len(), tensor.shape.iter().product::<usize>(), "{name}");
+        assert_eq!(values.len(), tensor.spec.shape.iter().product::<usize>(), "{role:?}");
         tensor.numbers = Numbers::Owned(Arc::new(values));
     }
 
     /// A tensor that stays at hand: mapped where the file has f32, so that only the pages that are
     /// read count as memory.
-    pub(crate) fn table(&self, name: &str) -> Table {
-        match self.get(name) {
-            Cow::Borrowed(_) => Table(self.tensor(name).numbers.clone()),
+    pub(crate) fn table(&self, role: Role) -> Table {
+        match self.of(role) {
+            Cow::Borrowed(_) => Table(self.tensor(role).numbers.clone()),
             Cow::Owned(converted) => Table(Numbers::Owned(Arc::new(converted))),
         }
     }
 
     /// Lets the system take back the mapped pages of a tensor; they are read again from the file if
     /// needed.
-    pub fn release(&self, name: &str) {
-        self.tensor(name).numbers.release();
+    pub fn release(&self, role: Role) {
+        self.tensor(role).numbers.release();
     }
 
     /// Writes one safetensors file in f32, names without a prefix.
     pub fn write(&self, path: &Path) -> Result<(), OutputError> {
-        let tensors = self.tensors.iter().map(|tensor| (tensor.name.clone(), tensor.shape.clone()));
+        let tensors = self.specs().map(|spec| (spec.name.clone(), spec.shape.clone()));
         write_tensors(path, tensors.collect(), |name| self.get(name))
     }
 
@@ -152,20 +175,20 @@ impl Weights {
     /// neither mean nor CLS pooling uses. The same for f32, sharded and prefixed files.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256Hasher::new();
-        for tensor in self.tensors.iter().filter(|tensor| !tensor.name.starts_with(POOLER)) {
-            hasher.field(tensor.name.as_bytes());
+        for tensor in self.tensors.iter().filter(|tensor| !tensor.spec.role.is_unused()) {
+            hasher.field(tensor.spec.name.as_bytes());
             hasher.field(&le_bytes(&tensor.numbers.get()));
             tensor.numbers.release();
         }
         hasher.finish()
     }
 
-    fn tensor(&self, name: &str) -> &Tensor {
-        &self.tensors[self.position(name)]
+    fn tensor(&self, role: Role) -> &Tensor {
+        &self.tensors[self.position(role)]
     }
 
-    fn position(&self, name: &str) -> usize {
-        *self.by_name.get(name).unwrap_or_else(|| panic!("`{name}` is no tensor of this model"))
+    fn position(&self, role: Role) -> usize {
+        *self.by_role.get(&role).unwrap_or_else(|| panic!("{role:?} is no tensor of this model"))
     }
 }
 
@@ -196,48 +219,6 @@ impl Table {
                 unreachable!("what needs converting was converted by `Weights::table`")
             }
         }
-    }
-}
-
-const POOLER: &str = "pooler.";
-
-/// Names and shapes of every tensor, in canonical order, the pooler last.
-fn architecture(config: &Config) -> Vec<(String, Vec<usize>)> {
-    let d = config.hidden_size;
-    let mut tensors = vec![
-        ("embeddings.word_embeddings.weight".to_owned(), vec![config.vocab_size, d]),
-        ("embeddings.position_embeddings.weight".to_owned(), vec![config.max_positions, d]),
-        ("embeddings.token_type_embeddings.weight".to_owned(), vec![config.type_vocab_size, d]),
-    ];
-    let mut pair = |name: String, weight: Vec<usize>| {
-        let bias = vec![weight[0]];
-        tensors.push((format!("{name}.weight"), weight));
-        tensors.push((format!("{name}.bias"), bias));
-    };
-    pair("embeddings.LayerNorm".into(), vec![d]);
-    for site in LinearSite::all(config.n_layers) {
-        let (o, i) = site.kind.shape(config);
-        let name = site.name();
-        pair(name.clone(), vec![o, i]);
-        // The two projections that end a block are followed by its LayerNorm.
-        if let Some(block) = name.strip_suffix("output.dense") {
-            pair(format!("{block}output.LayerNorm"), vec![d]);
-        }
-    }
-    pair("pooler.dense".into(), vec![d, d]);
-    tensors
-}
-
-/// A file's name for a tensor without wrappers' prefixes, LayerNorm's parameters by today's names.
-fn canonical(key: &str) -> String {
-    let mut name = key;
-    for prefix in ["0.auto_model.", "0.model.", "model.", "bert."] {
-        name = name.strip_prefix(prefix).unwrap_or(name);
-    }
-    match (name.strip_suffix("LayerNorm.gamma"), name.strip_suffix("LayerNorm.beta")) {
-        (Some(block), _) => format!("{block}LayerNorm.weight"),
-        (_, Some(block)) => format!("{block}LayerNorm.bias"),
-        _ => name.to_owned(),
     }
 }
 

@@ -5,7 +5,7 @@ use super::train_display::{Display, print_report};
 use crate::report::UsageError;
 use loriot_data::{Pair, read_pairs};
 use loriot_encoder::Precision;
-use loriot_encoder::adapter::{Adapter, LoraConfig, Targets};
+use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::train_model::Trained;
 use loriot_train::{
@@ -274,7 +274,9 @@ fn trained(
             let lora = LoraConfig {
                 r: *rank,
                 alpha: *alpha,
-                targets: targets(target)?,
+                targets: target.parse().map_err(|problem: EmptyName| {
+                    UsageError::new(format!("`--target {target}` {problem}"))
+                })?,
                 use_rslora: *rslora,
                 task_type: Some("FEATURE_EXTRACTION".into()),
                 ..LoraConfig::default()
@@ -285,33 +287,4 @@ fn trained(
     adapter.config.base_model = Some(args.model.model.clone());
     adapter.config.dropout = settings.lora_dropout;
     Ok(Trained::Lora(adapter))
-}
-
-/// `all-linear`, a regular expression, or names with commas between them.
-fn targets(text: &str) -> Result<Targets, UsageError> {
-    if text == "all-linear" {
-        return Ok(Targets::AllLinear);
-    }
-    if text.contains(|c| "*+?()[]{}^$|\\".contains(c)) {
-        return Ok(Targets::Pattern(text.to_owned()));
-    }
-    let names: Vec<_> = text.split(',').map(|name| name.trim().to_owned()).collect();
-    if names.iter().any(String::is_empty) {
-        return Err(UsageError::new(format!("`--target {text}` has an empty name")));
-    }
-    Ok(Targets::Names(names))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets_are_names_a_pattern_or_everything() {
-        assert_eq!(targets("all-linear").unwrap(), Targets::AllLinear);
-        let names = ["query", "attention.output.dense"].map(str::to_owned).to_vec();
-        assert_eq!(targets("query, attention.output.dense").unwrap(), Targets::Names(names));
-        assert!(matches!(targets(".*\\.query").unwrap(), Targets::Pattern(_)));
-        assert!(targets("query,").is_err());
-    }
 }
