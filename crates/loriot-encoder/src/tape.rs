@@ -17,7 +17,7 @@
 use crate::architecture::{LinearKind, N_STAGES};
 use crate::batch::{Packed, Side};
 use loriot_kernels::attention::AttentionScratch;
-use loriot_kernels::dropout::{Site, Stream};
+use loriot_kernels::dropout::{self, Site, Stream};
 
 /// What names the dropout masks of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -57,7 +57,11 @@ impl DropoutRates {
 
 impl Dropout {
     pub(crate) fn stream(&self, key: TextKey, layer: usize, site: Site) -> Stream {
-        Stream::new(self.seed, self.step, key.row, key.side, layer as u16, site)
+        let text = match key.side {
+            Side::Query => dropout::TextKey::query(key.row),
+            Side::Product => dropout::TextKey::product(key.row, 0),
+        };
+        Stream::new(self.seed, self.step, text, layer as u16, site)
     }
 }
 

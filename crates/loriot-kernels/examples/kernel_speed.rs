@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use loriot_kernels::activation::Activation;
 use loriot_kernels::attention::{AttentionDropout, AttentionScratch};
-use loriot_kernels::dropout::{Side, Site, Stream, TextDropout};
+use loriot_kernels::dropout::{Site, Stream, TextDropout, TextKey};
 use loriot_kernels::gemm::Precision;
 use loriot_kernels::isa::{Isa, IsaError};
 use loriot_kernels::reference;
@@ -268,7 +268,7 @@ fn check(name: &str, got: &[f32], want: &[f64], share: f64) {
 
 /// One stream per text.
 fn streams(b: usize, site: Site) -> Vec<Stream> {
-    (0..b as u32).map(|row| Stream::new(42, 1, row, Side::Product, 3, site)).collect()
+    (0..b as u32).map(|row| Stream::new(42, 1, TextKey::product(row, 0), 3, site)).collect()
 }
 
 fn wide(x: &[f32]) -> Vec<f64> {

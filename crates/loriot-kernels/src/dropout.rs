@@ -4,13 +4,20 @@
 //! "Parallel random numbers: as easy as 1, 2, 3", 2011) is at least `p·2^32`. The generator has no state: a mask drawn
 //! again for the backward pass, by another thread or by another machine is the same mask, at every level.
 //!
-//! | 32 bits   | hold                                                        |
-//! |-----------|-------------------------------------------------------------|
-//! | key 0, 1  | seed, low and high half                                     |
-//! | counter 0 | block: element / 4                                          |
-//! | counter 1 | step                                                        |
-//! | counter 2 | row in the global batch                                     |
-//! | counter 3 | layer (bits 0..16), side (16), LoRA index (17..25), site (25..28) |
+//! | 32-bit word | bits   | holds                                             | limit           |
+//! |-------------|--------|---------------------------------------------------|-----------------|
+//! | key 0, 1    | all    | seed, low and high half                           |                 |
+//! | counter 0   | all    | block: element / 4                                | 2^34 elements   |
+//! | counter 1   | all    | step                                              | 2^32 steps      |
+//! | counter 2   | 0..20  | row in the global batch                           | [`MAX_ROWS`]    |
+//! |             | 20..32 | candidate of that row                             | [`MAX_CANDIDATES`] |
+//! | counter 3   | 0..16  | layer                                             | 65,536 layers   |
+//! |             | 16     | side: 0 query, 1 product                          |                 |
+//! |             | 17..25 | index of the LoRA branch in its layer             | 256 branches    |
+//! |             | 25..28 | site                                              | 8 sites, 5 used |
+//! |             | 28..32 | always 0                                          |                 |
+//!
+//! A run promises its bits, so this layout is a file format: `golden_words` below fails when it changes.
 
 use crate::Isa;
 use crate::isa::dispatch;
@@ -41,6 +48,47 @@ pub enum Site {
     Lora(u8),
 }
 
+/// Rows that a batch may have: 1,048,576.
+pub const MAX_ROWS: u32 = 1 << 20;
+
+/// Candidates that a row may have: 4,096.
+pub const MAX_CANDIDATES: u32 = 1 << 12;
+
+/// What names a text of a training batch in the streams of its masks. A row is a query with its candidates: products
+/// that it is compared with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TextKey {
+    row: u32,
+    side: Side,
+    candidate: u32,
+}
+
+impl TextKey {
+    /// The query of `row`, which counts the rows of the whole batch, over all ranks and micro-batches.
+    ///
+    /// # Panics
+    ///
+    /// If `row` is not below [`MAX_ROWS`].
+    pub fn query(row: u32) -> TextKey {
+        TextKey::new(row, Side::Query, 0)
+    }
+
+    /// The product that is number `candidate` of `row`, from 0.
+    ///
+    /// # Panics
+    ///
+    /// If `row` is not below [`MAX_ROWS`] or `candidate` is not below [`MAX_CANDIDATES`].
+    pub fn product(row: u32, candidate: u32) -> TextKey {
+        TextKey::new(row, Side::Product, candidate)
+    }
+
+    fn new(row: u32, side: Side, candidate: u32) -> TextKey {
+        assert!(row < MAX_ROWS, "row {row} of a batch of at most {MAX_ROWS}");
+        assert!(candidate < MAX_CANDIDATES, "candidate {candidate} of at most {MAX_CANDIDATES}");
+        TextKey { row, side, candidate }
+    }
+}
+
 /// What a mask depends on: never a position in a packed batch, a thread or a rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
@@ -50,8 +98,9 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// The stream of one site of one text; `row` counts the pairs of the whole batch, over all ranks and parts of it.
-    pub fn new(seed: u64, step: u32, row: u32, side: Side, layer: u16, site: Site) -> Stream {
+    /// The stream of one site of one text.
+    pub fn new(seed: u64, step: u32, text: TextKey, layer: u16, site: Site) -> Stream {
+        let TextKey { row, side, candidate } = text;
         let (site, lora) = match site {
             Site::Embeddings => (0, 0),
             Site::AttentionProbs => (1, 0),
@@ -63,8 +112,9 @@ impl Stream {
             Side::Query => 0,
             Side::Product => 1,
         };
+        let text = row | candidate << 20;
         let place = u32::from(layer) | side << 16 | lora << 17 | site << 25;
-        Stream { key: [seed as u32, (seed >> 32) as u32], counter: [step, row, place] }
+        Stream { key: [seed as u32, (seed >> 32) as u32], counter: [step, text, place] }
     }
 
     /// The key of this stream's blocks.
@@ -74,8 +124,8 @@ impl Stream {
 
     /// The counter of one of this stream's blocks.
     pub fn counter(self, block: u32) -> [u32; 4] {
-        let [step, row, place] = self.counter;
-        [block, step, row, place]
+        let [step, text, place] = self.counter;
+        [block, step, text, place]
     }
 }
 
@@ -233,8 +283,7 @@ impl<L: Lanes> Generator<L> {
             k0 = k0.wrapping_add(0x9e37_79b9);
             k1 = k1.wrapping_add(0xbb67_ae85);
         }
-        let [step, row, place] = stream.counter;
-        let counter = [lanes.splat_word(step), lanes.splat_word(row), lanes.splat_word(place)];
+        let counter = stream.counter.map(|word| lanes.splat_word(word));
         Generator { lanes, keys, counter }
     }
 
@@ -277,7 +326,7 @@ mod tests {
     use crate::testing::{EPSILON, assert_within, noise};
 
     fn stream(row: u32, site: Site) -> Stream {
-        Stream::new(0x0123_4567_89ab_cdef, 3, row, Side::Product, 2, site)
+        Stream::new(0x0123_4567_89ab_cdef, 3, TextKey::product(row, 0), 2, site)
     }
 
     #[test]
@@ -358,19 +407,22 @@ mod tests {
             mask
         };
         let new = Stream::new;
+        let (query, product) = (TextKey::query(1), TextKey::product(1, 0));
         let streams = [
-            new(1, 1, 1, Side::Query, 1, Site::Embeddings),
-            new(2, 1, 1, Side::Query, 1, Site::Embeddings),
-            new(1 << 32 | 1, 1, 1, Side::Query, 1, Site::Embeddings),
-            new(1, 2, 1, Side::Query, 1, Site::Embeddings),
-            new(1, 1, 2, Side::Query, 1, Site::Embeddings),
-            new(1, 1, 1, Side::Product, 1, Site::Embeddings),
-            new(1, 1, 1, Side::Query, 2, Site::Embeddings),
-            new(1, 1, 1, Side::Query, 1, Site::AttentionProbs),
-            new(1, 1, 1, Side::Query, 1, Site::AttentionOutput),
-            new(1, 1, 1, Side::Query, 1, Site::FfnOutput),
-            new(1, 1, 1, Side::Query, 1, Site::Lora(0)),
-            new(1, 1, 1, Side::Query, 1, Site::Lora(1)),
+            new(1, 1, query, 1, Site::Embeddings),
+            new(2, 1, query, 1, Site::Embeddings),
+            new(1 << 32 | 1, 1, query, 1, Site::Embeddings),
+            new(1, 2, query, 1, Site::Embeddings),
+            new(1, 1, TextKey::query(2), 1, Site::Embeddings),
+            new(1, 1, product, 1, Site::Embeddings),
+            new(1, 1, TextKey::product(1, 1), 1, Site::Embeddings),
+            new(1, 1, TextKey::product(1, MAX_CANDIDATES - 1), 1, Site::Embeddings),
+            new(1, 1, query, 2, Site::Embeddings),
+            new(1, 1, query, 1, Site::AttentionProbs),
+            new(1, 1, query, 1, Site::AttentionOutput),
+            new(1, 1, query, 1, Site::FfnOutput),
+            new(1, 1, query, 1, Site::Lora(0)),
+            new(1, 1, query, 1, Site::Lora(1)),
         ];
         let masks = streams.map(mask);
         for (a, mask_a) in masks.iter().enumerate() {
@@ -391,16 +443,84 @@ mod tests {
             Site::AttentionOutput,
             Site::FfnOutput,
         ]);
+        let last_row = MAX_ROWS - 1;
+        let texts = [
+            TextKey::query(0),
+            TextKey::query(last_row),
+            TextKey::product(0, 0),
+            TextKey::product(last_row, 0),
+            TextKey::product(0, 1),
+            TextKey::product(1, 0),
+            TextKey::product(last_row, MAX_CANDIDATES - 1),
+        ];
         let mut streams = std::collections::HashSet::new();
         let mut n_places = 0;
         for site in sites {
-            for (side, layer) in
-                [(Side::Query, 0), (Side::Product, 0), (Side::Query, 1), (Side::Product, u16::MAX)]
-            {
-                streams.insert(Stream::new(1, 2, 3, side, layer, site));
-                n_places += 1;
+            for text in texts {
+                for layer in [0, 1, u16::MAX] {
+                    streams.insert(Stream::new(1, 2, text, layer, site));
+                    n_places += 1;
+                }
             }
         }
         assert_eq!(streams.len(), n_places);
+    }
+
+    #[test]
+    #[should_panic(expected = "row 1048576 of a batch of at most 1048576")]
+    fn a_row_that_does_not_fit_its_field_panics() {
+        TextKey::query(MAX_ROWS);
+    }
+
+    #[test]
+    #[should_panic(expected = "candidate 4096 of at most 4096")]
+    fn a_candidate_that_does_not_fit_its_field_panics() {
+        TextKey::product(0, MAX_CANDIDATES);
+    }
+
+    /// The first two blocks of four streams, computed a second time in Python. Those of the query and of candidate 0 are
+    /// what they were when a row had one product only: a run of that time goes on with the same masks.
+    #[test]
+    fn golden_words() {
+        let golden = [
+            (
+                TextKey::query(77),
+                Site::AttentionProbs,
+                [
+                    [0x9fea_9c7a, 0xf482_5bbb, 0x57fd_25a1, 0xd5bf_ec01],
+                    [0x3cd5_c400, 0x8448_2ee8, 0x7a16_4cc5, 0x0eb6_0f89],
+                ],
+            ),
+            (
+                TextKey::product(77, 0),
+                Site::Lora(3),
+                [
+                    [0xe7f0_c4aa, 0xa17f_307f, 0x8fc5_9d0c, 0x4dff_c731],
+                    [0xfdf5_3a5e, 0x972d_4aac, 0xfd0f_bac2, 0x21d4_6147],
+                ],
+            ),
+            (
+                TextKey::product(77, 1),
+                Site::Lora(3),
+                [
+                    [0xbdd5_bfa7, 0xd8a4_0a55, 0x6ba3_5866, 0x4531_4e83],
+                    [0xf65c_ed1f, 0x63de_58c8, 0x6147_964e, 0xafcc_351d],
+                ],
+            ),
+            (
+                TextKey::product(77, 4095),
+                Site::FfnOutput,
+                [
+                    [0x6787_9ad0, 0x7fd7_1f44, 0x69e5_9bdf, 0x1e0a_41fc],
+                    [0x9a1f_2b6a, 0x910b_3d60, 0x5a89_1e9b, 0x7da8_1059],
+                ],
+            ),
+        ];
+        for (text, site, want) in golden {
+            let stream = Stream::new(0x0123_4567_89ab_cdef, 3, text, 2, site);
+            let words =
+                [0, 1].map(|block| reference::philox4x32_10(stream.counter(block), stream.key()));
+            assert_eq!(words, want, "{text:?}, {site:?}");
+        }
     }
 }

@@ -1,12 +1,12 @@
 //! Attention against its reference, alone and in batches.
 
 use super::*;
-use crate::dropout::{Side, Site};
+use crate::dropout::{Site, TextKey};
 use crate::reference::attention::Attention;
 use crate::testing::{EPSILON, assert_within, greatest, noise, wide};
 
 fn streams(n: u32) -> Vec<Stream> {
-    (0..n).map(|row| Stream::new(9, 1, row, Side::Query, 4, Site::AttentionProbs)).collect()
+    (0..n).map(|row| Stream::new(9, 1, TextKey::query(row), 4, Site::AttentionProbs)).collect()
 }
 
 fn offsets(lengths: &[usize]) -> Vec<usize> {

@@ -1,7 +1,7 @@
 //! Layer normalisation against its reference, and with dropout against its parts.
 
 use super::*;
-use crate::dropout::{Side, Site};
+use crate::dropout::{Site, TextKey};
 use crate::reference::layer_norm as reference;
 use crate::testing::{EPSILON, assert_within, greatest, noise, wide};
 
@@ -132,7 +132,7 @@ fn backward_matches_reference_at_every_width_on_every_isa() {
 #[test]
 fn with_dropout_both_passes_have_the_bits_of_their_parts_at_every_width_on_every_isa() {
     let offsets = [2, 5, 5, 6, 9];
-    let stream = |row| Stream::new(7, 1, row, Side::Query, 2, Site::FfnOutput);
+    let stream = |row| Stream::new(7, 1, TextKey::query(row), 2, Site::FfnOutput);
     let streams = [stream(0), stream(1), stream(2), stream(3)];
     let n = 7;
     for d in 1..=130 {

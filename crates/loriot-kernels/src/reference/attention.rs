@@ -133,7 +133,7 @@ impl Head {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dropout::{Side, Site};
+    use crate::dropout::{Site, TextKey};
     use crate::reference::elementwise::dot;
     use crate::testing::{assert_grads_close, noise_f64, numeric_grad};
 
@@ -141,7 +141,7 @@ mod tests {
     fn gradient_agrees_with_central_differences_with_and_without_dropout() {
         let (offsets, d, heads) = ([0, 4, 5, 12], 6, 2);
         let (qkv_n3d, dctx_nd) = (noise_f64(12 * 3 * d, 1), noise_f64(12 * d, 2));
-        let stream = |row| Stream::new(7, 1, row, Side::Query, 0, Site::AttentionProbs);
+        let stream = |row| Stream::new(7, 1, TextKey::query(row), 0, Site::AttentionProbs);
         let streams = [stream(0), stream(1), stream(2)];
         for dropout in [None, Some((0.3, &streams[..]))] {
             let attention = Attention { offsets: &offsets, d, heads, dropout };
