@@ -13,14 +13,13 @@ mod micro_kernels;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::avx512_dot::{
-    Int8Columns, interleave_halves, load, load_2, load_words, pack_right_bf16, pack_transposed,
-    quantize, row_of, row_part, store, store_bf16, with_contiguous,
-};
+use super::avx512_copy::{Avx512, load, load_words, row_of, row_part, store, transpose};
+use super::avx512_int8::{Int8Columns, quantize};
+use super::avx512_pack::{interleave_halves, load_2, pack_right_bf16, pack_transposed, store_bf16};
 use super::kernel::{self, Start, Tile};
-use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE};
+use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE, TILE_BYTES};
 use super::weight;
-use super::{Mat, PackedWeight, avx512};
+use super::{Mat, PackedWeight};
 use crate::isa::{Isa, Level};
 use crate::lanes;
 use micro_kernels::*;
@@ -30,9 +29,6 @@ use std::ops::Range;
 /// Rows of a strip.
 const MR: usize = 2 * TILE;
 const NR: usize = tiles::NR;
-
-/// Bytes of a tile.
-const TILE_BYTES: usize = 1024;
 
 /// Runs `body` with this thread's tile registers in use: those of the right operand are 16 rows of 64 bytes, and so are
 /// those of the left operand and the sums, unless there are fewer than 16 rows at all: then they have these, so that
@@ -183,6 +179,7 @@ impl RowPlace {
 /// bf16 times bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Bf16 {
+    avx512: Avx512,
     tile_rows: usize,
 }
 
@@ -193,7 +190,7 @@ impl Bf16 {
     /// With what [`with_tiles`] gives.
     pub(super) fn new(isa: Isa, tile_rows: usize) -> Bf16 {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Bf16 { tile_rows }
+        Bf16 { avx512: Avx512::new(isa), tile_rows }
     }
 }
 
@@ -217,14 +214,14 @@ impl kernel::Kernel for Bf16 {
             if a.row_stride() == 1 {
                 pack_left_transposed::<1>(strips, a, alpha, BF16_KC);
             } else {
-                with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
+                self.avx512.with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
             }
         }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
         // SAFETY: `self` exists only where an `Isa` proved the features that are enabled.
-        with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
+        self.avx512.with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
     }
 
     fn pack_transposed(
@@ -245,8 +242,7 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
-        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+        self.avx512.copy(dst, dst_stride, src, alpha);
     }
 }
 
@@ -285,7 +281,7 @@ fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, 
             for plane in 0..P {
                 let to = &mut strips[place.first + step_idx * place.step + plane * place.plane..];
                 let to = to.as_chunks_mut::<BF16_STEP>().0[..TILE].iter_mut();
-                for (to, row) in to.zip(avx512::transpose(words.map(|parts| parts[plane]))) {
+                for (to, row) in to.zip(transpose(words.map(|parts| parts[plane]))) {
                     // SAFETY: as above.
                     store_bf16(to, unsafe { std::mem::transmute::<__m512, __m512bh>(row) });
                 }
@@ -297,6 +293,7 @@ fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, 
 /// f32 times f32, each split in three bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
+    avx512: Avx512,
     tile_rows: usize,
     is_mirrored: bool,
 }
@@ -308,7 +305,7 @@ impl Split {
     /// With what [`with_tiles`] gives.
     pub(super) fn new(isa: Isa, tile_rows: usize) -> Split {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Split { tile_rows, is_mirrored: false }
+        Split { avx512: Avx512::new(isa), tile_rows, is_mirrored: false }
     }
 }
 
@@ -337,14 +334,14 @@ impl kernel::Kernel for Split {
             if a.row_stride() == 1 {
                 pack_left_transposed::<PLANES>(strips, a, alpha, PLANES * SPLIT_KC);
             } else {
-                with_contiguous(a, |a| pack_left_split(strips, a, alpha));
+                self.avx512.with_contiguous(a, |a| pack_left_split(strips, a, alpha));
             }
         }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
         // SAFETY: `self` exists only where an `Isa` proved the features that `pack_right_split` enables.
-        with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
+        self.avx512.with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
     }
 
     fn pack_transposed(
@@ -365,8 +362,7 @@ impl kernel::Kernel for Split {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
-        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+        self.avx512.copy(dst, dst_stride, src, alpha);
     }
 
     fn mirrored(self) -> Split {
@@ -428,6 +424,7 @@ fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
 /// Activations as bytes with a scale per row, times an int8 weight.
 #[derive(Clone, Copy)]
 pub(super) struct Int8<'w> {
+    avx512: Avx512,
     tile_rows: usize,
     w: &'w weight::Int8,
 }
@@ -436,7 +433,7 @@ impl<'w> Int8<'w> {
     /// With what [`with_tiles`] gives.
     pub(super) fn new(isa: Isa, tile_rows: usize, w: &'w weight::Int8) -> Int8<'w> {
         assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Int8 { tile_rows, w }
+        Int8 { avx512: Avx512::new(isa), tile_rows, w }
     }
 }
 
@@ -493,7 +490,7 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn pack_left(self, strips: &mut [u8], a: Mat, alpha: f32) {
-        with_contiguous(a, |a| {
+        self.avx512.with_contiguous(a, |a| {
             for row in 0..a.n_rows() {
                 let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
                 let values = row_of(a, row);
@@ -520,8 +517,7 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
-        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+        self.avx512.copy(dst, dst_stride, src, alpha);
     }
 }
 

@@ -5,10 +5,13 @@
 
 use std::arch::x86_64::*;
 
+use super::avx512_copy::{Avx512, load, load_words, store};
+use super::avx512_int8::{Int8Columns, quantize};
+use super::avx512_pack::{load_2, pack_right_bf16, pack_transposed, store_bf16};
 use super::kernel::{self, Start, Tile};
 use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, TILE};
 use super::weight;
-use super::{Mat, PackedWeight, avx512};
+use super::{Mat, PackedWeight};
 use crate::isa::{Isa, Level};
 use std::ops::Range;
 
@@ -20,12 +23,12 @@ const BF16_KC: usize = 512;
 
 /// Proof that this CPU has the features of [`Level::Avx512Bf16`].
 #[derive(Clone, Copy)]
-pub(super) struct Bf16(());
+pub(super) struct Bf16(Avx512);
 
 impl Bf16 {
     pub(super) fn new(isa: Isa) -> Bf16 {
         assert!(isa.level() >= Level::Avx512Bf16, "instruction set");
-        Bf16(())
+        Bf16(Avx512::new(isa))
     }
 }
 
@@ -52,7 +55,7 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
-        with_rows(a, |row, values| {
+        self.0.with_rows(a, |row, values| {
             // SAFETY: `self` exists only where an `Isa` proved the features that `round_row` enables.
             unsafe { round_row(&mut strips[row * Self::A_STRIDE..], values, alpha) };
         });
@@ -60,7 +63,7 @@ impl kernel::Kernel for Bf16 {
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
         // SAFETY: `self` exists only where an `Isa` proved the features that `pack_right` enables.
-        with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
+        self.0.with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
     }
 
     fn pack_transposed(
@@ -81,38 +84,8 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
-        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
+        self.0.copy(dst, dst_stride, src, alpha);
     }
-}
-
-/// Calls `each(row, its values)`, copying rows together where they are not contiguous.
-fn with_rows(a: Mat, mut each: impl FnMut(usize, &[f32])) {
-    with_contiguous(a, |a| {
-        for row in 0..a.n_rows() {
-            each(row, row_of(a, row));
-        }
-    });
-}
-
-thread_local! {
-    static ROWS: std::cell::RefCell<crate::aligned::AlignedBuf<f32>> = std::cell::RefCell::default();
-}
-
-/// Calls `body` with `src`, or with a copy of it whose rows are contiguous. Only where AVX-512 is there.
-pub(super) fn with_contiguous<R>(src: Mat, body: impl FnOnce(Mat) -> R) -> R {
-    if src.col_stride() == 1 || src.n_cols() <= 1 && src.n_rows() <= 1 {
-        return body(src);
-    }
-    ROWS.with_borrow_mut(|rows| {
-        let (n_rows, n_cols) = (src.n_rows(), src.n_cols());
-        // An odd number of cache lines, so that columns fall into different sets.
-        let stride = n_cols.next_multiple_of(TILE) + TILE;
-        let rows = rows.at_least(n_rows * stride);
-        // SAFETY: the callers' kernels exist only where an `Isa` proved the features of AVX-512.
-        unsafe { avx512::copy(rows, stride, src, 1.0) };
-        body(Mat::strided(rows, n_rows, n_cols, stride, 1))
-    })
 }
 
 /// `alpha·values`, rounded to bf16, and zeros up to a whole step.
@@ -123,170 +96,6 @@ fn round_row(row: &mut [u16], values: &[f32], alpha: f32) {
     {
         let [low, high] = load_2(values, alpha);
         store_bf16(row, _mm512_cvtne2ps_pbh(high, low));
-    }
-}
-
-/// Rows that packing asks for ahead of the one it reads: a row of a block is too short for the CPU to see where the next
-/// one comes from.
-const ROWS_AHEAD: usize = 4;
-
-/// Row `row` of a block, contiguous; brings a later one into the first cache.
-#[inline]
-pub(super) fn row_of<'a>(a: Mat<'a>, row: usize) -> &'a [f32] {
-    let start = (row + ROWS_AHEAD) * a.row_stride();
-    if let Some(ahead) = a.data().get(start..start + a.n_cols()) {
-        for line in ahead.chunks(TILE) {
-            // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
-    }
-    &a.data()[row * a.row_stride()..][..a.n_cols()]
-}
-
-/// 32 values, or fewer and zeros behind them, times `alpha`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn load_2(values: &[f32], alpha: f32) -> [__m512; 2] {
-    let alpha = _mm512_set1_ps(alpha);
-    if let ([low, high], _) = values.as_chunks() {
-        return [_mm512_mul_ps(load(low), alpha), _mm512_mul_ps(load(high), alpha)];
-    }
-    let lanes = |from: usize| {
-        let n = values.len().saturating_sub(from).min(TILE);
-        ((1u32 << n) - 1) as __mmask16
-    };
-    // SAFETY: each mask has as many bits as there are values from its offset on.
-    unsafe {
-        let low = _mm512_maskz_loadu_ps(lanes(0), values.as_ptr());
-        let high = _mm512_maskz_loadu_ps(lanes(TILE), values.as_ptr().wrapping_add(TILE));
-        [_mm512_mul_ps(low, alpha), _mm512_mul_ps(high, alpha)]
-    }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store_bf16(to: &mut [u16; BF16_STEP], values: __m512bh) {
-    // SAFETY: both are 64 bytes, all of whose patterns are values, and `storeu` needs no alignment.
-    unsafe {
-        let values: __m512i = std::mem::transmute(values);
-        _mm512_storeu_si512(to.as_mut_ptr().cast(), values);
-    }
-}
-
-/// Words of two bf16 from the two halves of a register: lane `c` of the first and of the second.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw")]
-pub(super) fn interleave_halves(halves: __m512bh) -> __m512bh {
-    const ORDER: [u16; 32] = {
-        let mut order = [0; 32];
-        let mut c = 0;
-        while c < 16 {
-            (order[2 * c], order[2 * c + 1]) = (c as u16, 16 + c as u16);
-            c += 1;
-        }
-        order
-    };
-    // SAFETY: the array and the vectors are 64 bytes, all of whose patterns are values.
-    unsafe {
-        let order: __m512i = std::mem::transmute(ORDER);
-        let halves: __m512i = std::mem::transmute(halves);
-        std::mem::transmute(_mm512_permutexvar_epi16(order, halves))
-    }
-}
-
-/// A panel from at most 32 columns of contiguous rows.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-pub(super) fn pack_right_bf16(panel: &mut [u16], b: Mat, scale: f32) {
-    let row = |k: usize, col: usize| row_part(b, k, col);
-    for k in (0..b.n_rows()).step_by(2) {
-        for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
-            let [first, second] = [row(k, col), row(k + 1, col)];
-            let rounded = _mm512_cvtne2ps_pbh(load_2(second, scale)[0], load_2(first, scale)[0]);
-            let at = tiles::place(2, k, tile);
-            let to = panel[at..].first_chunk_mut().expect("a row of a tile");
-            store_bf16(to, interleave_halves(rounded));
-        }
-    }
-}
-
-/// A panel of `W` from those of `Wᵀ`; see [`kernel::Kernel::pack_transposed`].
-///
-/// A stored tile is 16 pairs of inputs by 16 outputs. Of 8 pairs by 8 pairs of outputs, quadruples of 2×2 values are
-/// transposed where they stand, and then the quadruples as numbers of 64 bits.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn pack_transposed<const PLANES: usize>(
-    panel: &mut [u16],
-    w: &PackedWeight,
-    stored: &[u16],
-    o: Range<usize>,
-    i: Range<usize>,
-) {
-    /// bf16 of one row of a tile.
-    const ROW: usize = 2 * TILE;
-    const HALF: usize = TILE / 2;
-    /// bf16 of a step of one plane.
-    const STEP: usize = 4 * TILE * TILE;
-    assert!(o.start.is_multiple_of(BF16_STEP) && i.start.is_multiple_of(BF16_STEP));
-    assert!(i.len() <= tiles::NR, "columns of a panel");
-    let steps = o.step_by(BF16_STEP).flat_map(|o| {
-        let from = &stored[w.start_of(o / tiles::NR, i.start)..][..PLANES * STEP];
-        from.as_chunks::<STEP>().0
-    });
-    for (from, to) in steps.zip(panel.as_chunks_mut::<STEP>().0) {
-        for (from_tile, to_tile) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
-            let from = &from[(from_tile * TILE + to_tile * HALF) * ROW..];
-            let to = &mut to[(to_tile * TILE + from_tile * HALF) * ROW..];
-            let rows: [__m512i; HALF] = std::array::from_fn(|r| {
-                let row: &[u16; ROW] = from[r * ROW..].first_chunk().expect("a row of a tile");
-                // 2×2 values a, b, c, d become a, c, b, d.
-                let row = _mm512_shufflelo_epi16::<0b11_01_10_00>(load_words(row));
-                _mm512_shufflehi_epi16::<0b11_01_10_00>(row)
-            });
-            for (r, row) in transpose_words_64(rows).into_iter().enumerate() {
-                let to: &mut [u16; ROW] = to[r * ROW..].first_chunk_mut().expect("a row of a tile");
-                // SAFETY: `to` is 64 writable bytes, and `storeu` needs no alignment.
-                unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast(), row) };
-            }
-        }
-    }
-}
-
-/// The transpose of 8 rows of 8 numbers of 64 bits.
-#[inline]
-#[target_feature(enable = "avx512f")]
-fn transpose_words_64(rows: [__m512i; 8]) -> [__m512i; 8] {
-    // First the 2×2 blocks of each 128-bit quarter, then the quarters.
-    let mut pairs = [_mm512_setzero_si512(); 8];
-    for r in [0, 2, 4, 6] {
-        pairs[r] = _mm512_unpacklo_epi64(rows[r], rows[r + 1]);
-        pairs[r + 1] = _mm512_unpackhi_epi64(rows[r], rows[r + 1]);
-    }
-    let mut columns = [_mm512_setzero_si512(); 8];
-    for j in 0..2 {
-        let [a, b, c, d] = [pairs[j], pairs[2 + j], pairs[4 + j], pairs[6 + j]];
-        let (ab_even, ab_odd) = (
-            _mm512_shuffle_i64x2::<0b10_00_10_00>(a, b),
-            _mm512_shuffle_i64x2::<0b11_01_11_01>(a, b),
-        );
-        let (cd_even, cd_odd) = (
-            _mm512_shuffle_i64x2::<0b10_00_10_00>(c, d),
-            _mm512_shuffle_i64x2::<0b11_01_11_01>(c, d),
-        );
-        columns[j] = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab_even, cd_even);
-        columns[2 + j] = _mm512_shuffle_i64x2::<0b10_00_10_00>(ab_odd, cd_odd);
-        columns[4 + j] = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab_even, cd_even);
-        columns[6 + j] = _mm512_shuffle_i64x2::<0b11_01_11_01>(ab_odd, cd_odd);
-    }
-    columns
-}
-
-/// At most 16 values of row `k` from `col` on; none behind the last row.
-#[inline]
-pub(super) fn row_part<'a>(b: Mat<'a>, k: usize, col: usize) -> &'a [f32] {
-    if k < b.n_rows() {
-        &b.data()[k * b.row_stride() + col..][..TILE.min(b.n_cols() - col)]
-    } else {
-        &[]
     }
 }
 
@@ -346,13 +155,14 @@ fn starts<const R: usize>(c: &[f32], c_stride: usize, start: Start) -> [[__m512;
 /// Activations as bytes with a scale per row, times an int8 weight.
 #[derive(Clone, Copy)]
 pub(super) struct Int8<'w> {
+    avx512: Avx512,
     w: &'w weight::Int8,
 }
 
 impl<'w> Int8<'w> {
     pub(super) fn new(isa: Isa, w: &'w weight::Int8) -> Int8<'w> {
         assert!(isa.level() >= Level::Avx512Bf16, "instruction set");
-        Int8 { w }
+        Int8 { avx512: Avx512::new(isa), w }
     }
 }
 
@@ -382,7 +192,7 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn pack_left(self, strips: &mut [u8], a: Mat, alpha: f32) {
-        with_rows(a, |row, values| {
+        self.avx512.with_rows(a, |row, values| {
             let (bytes, scale) = strips[row * INT8_STRIDE..][..INT8_STRIDE].split_at_mut(INT8_KC);
             // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
             let row_scale = unsafe { quantize(bytes.as_chunks_mut().0, values, alpha) };
@@ -399,60 +209,7 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        // SAFETY: `self` exists only where an `Isa` proved the features that `copy` enables.
-        unsafe { avx512::copy(dst, dst_stride, src, alpha) }
-    }
-}
-
-/// `bytes = round(127·values/max|values|) + 128`, in groups of 32, the last filled up with 128; returns the scale
-/// `alpha·max|values|/127`.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-pub(super) fn quantize(bytes: &mut [[u8; 2 * TILE]], values: &[f32], alpha: f32) -> f32 {
-    let mut greatest = _mm512_setzero_ps();
-    for values in values.chunks(2 * TILE) {
-        let [low, high] = load_2(values, 1.0);
-        let pair = _mm512_max_ps(_mm512_abs_ps(low), _mm512_abs_ps(high));
-        greatest = _mm512_max_ps(greatest, pair);
-    }
-    let greatest = _mm512_reduce_max_ps(greatest);
-    let per_unit = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
-    for (bytes, values) in bytes.iter_mut().zip(values.chunks(2 * TILE)) {
-        let halves = bytes.as_chunks_mut::<TILE>().0;
-        for (half, values) in halves.iter_mut().zip(load_2(values, per_unit)) {
-            let rounded = _mm512_cvtps_epi32(values);
-            let shifted = _mm512_cvtepi32_epi8(_mm512_add_epi32(rounded, _mm512_set1_epi32(128)));
-            // SAFETY: `half` is 16 writable bytes, and `storeu` needs no alignment.
-            unsafe { _mm_storeu_si128(half.as_mut_ptr().cast(), shifted) };
-        }
-    }
-    alpha * (greatest / 127.0)
-}
-
-/// What turns sums of 16 columns into numbers.
-#[derive(Clone, Copy)]
-pub(super) struct Int8Columns {
-    /// `128·Σw`: activations are shifted by 128.
-    shift: __m512i,
-    scale: __m512,
-}
-
-impl Int8Columns {
-    /// Of the columns from `col` on.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-    pub(super) fn new(w: &weight::Int8, (block, col): (usize, usize)) -> Int8Columns {
-        let sums_o: &[i32; TILE] =
-            w.sums_ko[block * w.scale_o.len() + col..].first_chunk().expect("a whole panel");
-        let scale_o = w.scale_o[col..].first_chunk().expect("a whole panel");
-        Int8Columns { shift: _mm512_slli_epi32::<7>(load_words(sums_o)), scale: load(scale_o) }
-    }
-
-    /// `start + (sums − 128·Σw)·(scale of the row · scale of the column)`.
-    #[inline]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-    pub(super) fn dequantize(self, sums: __m512i, row_scale: f32, start: __m512) -> __m512 {
-        let sums = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, self.shift));
-        _mm512_fmadd_ps(sums, _mm512_mul_ps(_mm512_set1_ps(row_scale), self.scale), start)
+        self.avx512.copy(dst, dst_stride, src, alpha);
     }
 }
 
@@ -490,27 +247,4 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
             store(&mut row[v], columns[v].dequantize(sums[r][v], scale, starts[r][v]));
         }
     }
-}
-
-/// A row of a tile: 16 words.
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load_words<T, const N: usize>(row: &[T; N]) -> __m512i {
-    const { assert!(size_of::<[T; N]>() == 64) };
-    // SAFETY: `row` is 64 readable bytes, and `loadu` needs no alignment.
-    unsafe { _mm512_loadu_si512(row.as_ptr().cast()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn load(values: &[f32; TILE]) -> __m512 {
-    // SAFETY: `values` is 64 readable bytes, and `loadu` needs no alignment.
-    unsafe { _mm512_loadu_ps(values.as_ptr()) }
-}
-
-#[inline]
-#[target_feature(enable = "avx512f")]
-pub(super) fn store(values: &mut [f32; TILE], value: __m512) {
-    // SAFETY: `values` is 64 writable bytes, and `storeu` needs no alignment.
-    unsafe { _mm512_storeu_ps(values.as_mut_ptr(), value) }
 }

@@ -27,6 +27,9 @@
 //! and precision (`amx`, `avx512_dot`, `avx512`, `avx2`, `scalar`, behind the trait of `kernel`) runs down `k` with a
 //! tile of the result in registers. Between two blocks of `k` the tile waits in the result itself, as f32, which does not
 //! change its bits; after the last one the rows just made get their [`Epilogue`].
+//! What operands are made of stands apart, and knows no micro-kernel: how ranges are cut (`ranges`), the order of stored
+//! elements (`tiles`), the weight as it is stored (`weight`), and moving and rounding rows with AVX-512 (`avx512_copy`,
+//! `avx512_pack`, `avx512_int8`). Only `pack`, which makes a weight, calls kernels for it.
 //! Results a few columns wide go by way of their transpose (`skinny`), those a few rows high panel by panel (`few_rows`).
 //!
 //! Scratch belongs to the thread and is reused: kernels allocate only until they have seen their largest block.
@@ -38,13 +41,21 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+mod avx512_copy;
+#[cfg(target_arch = "x86_64")]
 mod avx512_dot;
+#[cfg(target_arch = "x86_64")]
+mod avx512_int8;
+#[cfg(target_arch = "x86_64")]
+mod avx512_pack;
 mod driver;
 mod epilogue;
 mod few_rows;
 mod kernel;
 mod matrix;
+mod pack;
 mod precision;
+mod ranges;
 mod scalar;
 mod skinny;
 mod tiles;

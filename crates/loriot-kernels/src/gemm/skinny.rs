@@ -4,8 +4,9 @@
 //! have to be transposed in memory besides. In `Cᵀ = Bᵀ·Aᵀ` it is the right operand, which is packed by plain copying,
 //! and the columns become the rows of full tiles. The chains, and so the bits, stay as they are.
 
-use super::driver::{NC, Product, Right, Scratch, Term, even_ranges};
+use super::driver::{NC, Product, Right, Scratch, Term};
 use super::kernel::Kernel;
+use super::ranges::even_ranges;
 use super::{Epilogue, Init, Mat, MatMut};
 use crate::isa::Isa;
 

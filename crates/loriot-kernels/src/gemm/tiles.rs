@@ -16,6 +16,9 @@ pub(super) const NR: usize = 32;
 /// Columns, and rows, of a tile.
 pub(super) const TILE: usize = 16;
 
+/// Bytes of a tile.
+pub(super) const TILE_BYTES: usize = 64 * TILE;
+
 /// `k` of a step: 32 of bf16.
 pub(super) const BF16_STEP: usize = 2 * TILE;
 
@@ -50,7 +53,7 @@ pub(super) const INT8_KC: usize = 1536;
 
 /// The stretches of `0..k`.
 pub(super) fn int8_blocks(k: usize) -> impl Iterator<Item = Range<usize>> {
-    super::driver::even_ranges(k, INT8_KC, INT8_STEP)
+    super::ranges::even_ranges(k, INT8_KC, INT8_STEP)
 }
 
 #[cfg(test)]

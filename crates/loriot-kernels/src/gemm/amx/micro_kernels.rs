@@ -1,7 +1,6 @@
 //! The assembly: tiles of sums, all the way down `k`.
 
-use super::TILE_BYTES;
-use crate::gemm::tiles::TILE;
+use crate::gemm::tiles::{TILE, TILE_BYTES};
 use std::arch::asm;
 
 /// Where a micro-kernel reads and writes; `start` and `sums` are rows of 32 numbers of four bytes.
