@@ -8,7 +8,7 @@
 //! at a time for 10 neighbours at ef = 100, first of the graph, then of all vectors, which is also the truth for the recall.
 #![allow(clippy::print_stdout, reason = "a bench prints its results")]
 
-use loriot_index::{Hnsw, HnswConfig, Identity, Isa, Vectors, recall, search_exact};
+use loriot_index::{Hnsw, HnswConfig, Identity, Isa, Vectors, any_row, recall, search_exact};
 use std::error::Error;
 use std::time::Instant;
 
@@ -33,13 +33,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (mut found, mut query_ms) = (Vec::new(), Vec::new());
     for query in &queries {
         let start = Instant::now();
-        found.push(graph.search(isa, &vectors, query, K, EF)?);
+        found.push(graph.search(isa, &vectors, query, K, EF, any_row));
         query_ms.push(milliseconds(start));
     }
     let (mut truth, mut exact_ms) = (Vec::new(), Vec::new());
     for query in &queries {
         let start = Instant::now();
-        truth.extend(pool.install(|| search_exact(isa, &vectors, query, K)));
+        truth.extend(pool.install(|| search_exact(isa, &vectors, query, K, any_row)));
         exact_ms.push(milliseconds(start));
     }
     let recall = recall(&found, &truth).ok_or("no queries")?;

@@ -1,17 +1,27 @@
-//! Ids, hits, and the best `k` of many.
+//! Rows, ids, hits, and the best `k` of many.
 
+use crate::Vectors;
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-/// A row of the vector file, from 0.
+/// A row of a vector file, from 0: where a vector stands now. Removing others may move it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct VectorId(pub u32);
+pub struct Row(pub u32);
 
-impl VectorId {
+impl Row {
     /// The row as a `usize`.
-    pub fn row(self) -> usize {
+    pub fn index(self) -> usize {
         self.0 as usize
     }
+}
+
+/// The name of a vector, which stays when rows before it are removed. Ids ascend with the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VectorId(pub u64);
+
+/// Accepts every row: the filter of a search without one.
+pub fn any_row(_: Row) -> bool {
+    true
 }
 
 /// A vector that was found, and its inner product with the query.
@@ -19,6 +29,8 @@ impl VectorId {
 pub struct Hit {
     /// Which vector.
     pub id: VectorId,
+    /// Where it stands in the file that was searched.
+    pub row: Row,
     /// Inner product with the query; the cosine where both are unit vectors.
     pub score: f32,
 }
@@ -44,9 +56,9 @@ impl TopK {
     }
 
     /// A NaN score ranks below every number.
-    pub(crate) fn offer(&mut self, id: VectorId, score: f32) {
+    pub(crate) fn offer(&mut self, row: Row, score: f32) {
         let score = if score.is_nan() { f32::NEG_INFINITY } else { score };
-        let hit = Ranked(Hit { id, score });
+        let hit = Ranked { row, score };
         if self.kept.len() < self.k {
             self.kept.push(hit);
         } else if let Some(mut worst) = self.kept.peek_mut()
@@ -56,19 +68,23 @@ impl TopK {
         }
     }
 
-    /// Best first.
-    pub(crate) fn into_hits(self) -> Vec<Hit> {
-        self.kept.into_sorted_vec().into_iter().map(|Ranked(hit)| hit).collect()
+    /// Best first; the rows are those of `vectors`.
+    pub(crate) fn into_hits(self, vectors: &Vectors) -> Vec<Hit> {
+        let hit = |Ranked { row, score }| Hit { id: vectors.id(row), row, score };
+        self.kept.into_sorted_vec().into_iter().map(hit).collect()
     }
 }
 
-/// A hit that is less than another when it ranks before it.
+/// A row that is less than another when it ranks before it: [`Hit::rank_order`], as ids ascend with rows.
 #[derive(Clone, Copy, Debug)]
-struct Ranked(Hit);
+struct Ranked {
+    row: Row,
+    score: f32,
+}
 
 impl Ord for Ranked {
     fn cmp(&self, other: &Ranked) -> Ordering {
-        self.0.rank_order(&other.0)
+        other.score.total_cmp(&self.score).then(self.row.cmp(&other.row))
     }
 }
 
@@ -89,17 +105,21 @@ impl Eq for Ranked {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Identity;
 
-    fn best(k: usize, offered: &[(u32, f32)]) -> Vec<(u32, f32)> {
+    /// The ids of the vectors are ten times their rows.
+    fn best(k: usize, offered: &[(u32, f32)]) -> Vec<(u64, f32)> {
+        let ids = (0..5).map(|row| 10 * row).collect();
+        let vectors = Vectors::new(1, Identity([0; 32]), vec![0.0; 5]).with_ids(ids);
         let mut top = TopK::new(k);
-        offered.iter().for_each(|&(id, score)| top.offer(VectorId(id), score));
-        top.into_hits().into_iter().map(|hit| (hit.id.0, hit.score)).collect()
+        offered.iter().for_each(|&(row, score)| top.offer(Row(row), score));
+        top.into_hits(&vectors).into_iter().map(|hit| (hit.id.0, hit.score)).collect()
     }
 
     #[test]
     fn of_equal_scores_the_lower_id_wins_in_any_order_of_arrival() {
         let offered = [(3, 0.5), (1, 0.5), (2, 0.9), (0, 0.5), (4, 0.1)];
-        let want = [(2, 0.9), (0, 0.5), (1, 0.5)];
+        let want = [(20, 0.9), (0, 0.5), (10, 0.5)];
         assert_eq!(best(3, &offered), want);
         let reversed: Vec<_> = offered.into_iter().rev().collect();
         assert_eq!(best(3, &reversed), want);
@@ -107,7 +127,7 @@ mod tests {
 
     #[test]
     fn nan_ranks_last_and_fewer_than_k_are_all_kept() {
-        assert_eq!(best(5, &[(0, f32::NAN), (1, -2.0)]), [(1, -2.0), (0, f32::NEG_INFINITY)]);
+        assert_eq!(best(5, &[(0, f32::NAN), (1, -2.0)]), [(10, -2.0), (0, f32::NEG_INFINITY)]);
         assert_eq!(best(0, &[(0, 1.0)]), []);
     }
 }

@@ -11,7 +11,7 @@
 
 use crate::graph_check::check_graph;
 use crate::hit::TopK;
-use crate::{Hit, VectorId, Vectors};
+use crate::{Hit, Row, Vectors, search_exact};
 use loriot_files::{Hint, Mmap};
 use loriot_kernels::Isa;
 use rayon::prelude::*;
@@ -43,15 +43,12 @@ impl Default for HnswConfig {
     }
 }
 
-/// A graph could not be built, written, opened or searched.
+/// A graph could not be built, written or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum HnswError {
     /// usearch gave up, usually for want of memory.
     #[error("cannot build the search graph")]
     Build(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// usearch gave up during a search.
-    #[error("cannot search the graph")]
-    Search(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The system refused to write the file.
     #[error("cannot write `{}`", path.display())]
     Write {
@@ -86,7 +83,7 @@ impl Hint for HnswError {
         match self {
             HnswError::Unsound { source, .. } => source.hint(),
             HnswError::Write { .. } => Some("is the disk full?".into()),
-            HnswError::Build(_) | HnswError::Search(_) | HnswError::Open { .. } => None,
+            HnswError::Build(_) | HnswError::Open { .. } => None,
         }
     }
 }
@@ -111,7 +108,7 @@ impl Hnsw {
             .reserve_capacity_and_threads(vectors.len(), rayon::current_num_threads())
             .map_err(build)?;
         let insert = |row: usize| {
-            graph.add(row as u64, vectors.row(VectorId(row as u32))).map_err(build)?;
+            graph.add(row as u64, vectors.vector(Row(row as u32))).map_err(build)?;
             on_insert();
             Ok(())
         };
@@ -157,10 +154,12 @@ impl Hnsw {
         Ok(Hnsw { graph })
     }
 
-    /// The best `k` of the `ef` candidates that the graph finds for `query`, best first.
+    /// The best `k` of the `ef` candidates that the graph finds for `query` among the rows that
+    /// `accept` accepts, best first.
     ///
     /// `vectors` are those the graph was built from. `ef` counts as at least `k`; the more, the
-    /// better and slower. At most 256 searches run at once.
+    /// better and slower. [`crate::any_row`] accepts all rows. Where usearch gives up, every vector
+    /// is looked at. At most 256 searches run at once.
     pub fn search(
         &self,
         isa: Isa,
@@ -168,18 +167,21 @@ impl Hnsw {
         query: &[f32],
         k: usize,
         ef: usize,
-    ) -> Result<Vec<Hit>, HnswError> {
+        accept: impl Fn(Row) -> bool + Sync,
+    ) -> Vec<Hit> {
         // usearch's own `expansion_search` is shared by all searches; the count asked for is not,
         // and has the same effect.
         let n_candidates = ef.max(k).min(vectors.len());
-        let search = |error| HnswError::Search(Box::new(error));
-        let candidates = self.graph.search(query, n_candidates).map_err(search)?;
+        let filter = |key| accept(Row(key as u32));
+        let Ok(candidates) = self.graph.filtered_search(query, n_candidates, filter) else {
+            return search_exact(isa, vectors, query, k, accept).remove(0);
+        };
         let mut best = TopK::new(k);
         for key in candidates.keys {
-            let id = VectorId(key as u32);
-            best.offer(id, isa.dot(query, vectors.row(id)));
+            let row = Row(key as u32);
+            best.offer(row, isa.dot(query, vectors.vector(row)));
         }
-        Ok(best.into_hits())
+        best.into_hits(vectors)
     }
 }
 
@@ -208,7 +210,7 @@ fn utf8(path: &Path) -> Result<&str, Box<dyn std::error::Error + Send + Sync>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Identity, recall, search_exact};
+    use crate::{Identity, VectorId, any_row, recall};
 
     /// Unit vectors that scatter around `n / 20` centres, as titles around products.
     fn clustered(n: usize, dim: usize) -> Vectors {
@@ -236,14 +238,14 @@ mod tests {
 
     fn search_all(graph: &Hnsw, vectors: &Vectors, queries: &Vectors, ef: usize) -> Vec<Vec<Hit>> {
         let queries = queries.rows_cd().chunks(vectors.dim());
-        let search = |query| graph.search(Isa::best(), vectors, query, 10, ef).unwrap();
+        let search = |query| graph.search(Isa::best(), vectors, query, 10, ef, any_row);
         queries.map(search).collect()
     }
 
     #[test]
     fn finds_nearly_all_that_exact_search_finds_with_the_same_scores() {
         let (vectors, queries) = (clustered(4_000, 32), clustered(60, 32));
-        let truth = search_exact(Isa::best(), &vectors, queries.rows_cd(), 10);
+        let truth = search_exact(Isa::best(), &vectors, queries.rows_cd(), 10, any_row);
         let graph = build(&vectors);
         let found = search_all(&graph, &vectors, &queries, 100);
         let share = recall(&found, &truth).unwrap();
@@ -258,7 +260,7 @@ mod tests {
     #[test]
     fn threads_that_insert_at_once_lose_little() {
         let (vectors, queries) = (clustered(4_000, 32), clustered(60, 32));
-        let truth = search_exact(Isa::best(), &vectors, queries.rows_cd(), 10);
+        let truth = search_exact(Isa::best(), &vectors, queries.rows_cd(), 10, any_row);
         let found = search_all(&build_with(&vectors, 4), &vectors, &queries, 100);
         // Which links are made depends on who is faster: 0.976 to 1 were seen.
         let share = recall(&found, &truth).unwrap();
@@ -276,8 +278,8 @@ mod tests {
         let before = search_all(&graph, &vectors, &queries, 50);
         assert_eq!(search_all(&opened, &vectors, &queries, 50), before);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
-        let query = queries.row(VectorId(3));
-        let search = |_| opened.search(Isa::best(), &vectors, query, 10, 50).unwrap();
+        let query = queries.vector(Row(3));
+        let search = |_| opened.search(Isa::best(), &vectors, query, 10, 50, any_row);
         let at_once: Vec<_> = pool.install(|| (0..64).into_par_iter().map(search).collect());
         assert!(at_once.iter().all(|hits| hits == &before[3]));
     }
@@ -285,8 +287,9 @@ mod tests {
     #[test]
     fn one_vector_is_a_graph() {
         let vectors = Vectors::new(2, Identity([0; 32]), vec![0.6, 0.8]);
-        let hits = build(&vectors).search(Isa::best(), &vectors, &[1.0, 0.0], 10, 100).unwrap();
-        assert_eq!(hits, [Hit { id: VectorId(0), score: 0.6 }]);
+        let graph = build(&vectors);
+        let hits = graph.search(Isa::best(), &vectors, &[1.0, 0.0], 10, 100, any_row);
+        assert_eq!(hits, [Hit { id: VectorId(0), row: Row(0), score: 0.6 }]);
     }
 
     #[test]
@@ -345,7 +348,8 @@ mod tests {
             }
             std::fs::write(&path, &damaged).unwrap();
             if let Ok(graph) = Hnsw::open(&path, &vectors) {
-                graph.search(Isa::best(), &vectors, vectors.row(VectorId(0)), 10, 60).unwrap();
+                let query = vectors.vector(Row(0));
+                graph.search(Isa::best(), &vectors, query, 10, 60, any_row);
             }
         }
     }

@@ -1,10 +1,11 @@
 //! Nearest neighbours by inner product: exact, and approximate by HNSW.
 //!
-//! It knows ids and vectors, no text and no model: an id is a row of the vector file, and what the
-//! row stands for is its caller's affair. A score is always [`loriot_kernels::Isa::dot`] of the
-//! query and the stored row, whichever index found the row, so that both give the same bits.
+//! It knows ids and vectors, no text and no model: what a vector stands for is its caller's affair.
+//! A [`Row`] is where a vector stands in its file; its [`VectorId`] stays when others are removed. A
+//! score is always [`loriot_kernels::Isa::dot`] of the query and the stored row, whichever index
+//! found the row, so that both give the same bits. Every search takes a filter over rows.
 //!
-//! In reading order: [`hit`] ids, hits and their order · [`vectors`] the vector file ·
+//! In reading order: [`hit`] rows, ids, hits and their order · [`vectors`] the vector file ·
 //! [`exact`] every vector looked at · [`hnsw`] few of them looked at · `graph_check` a graph file
 //! is proved sound before anything follows its links · [`mod@recall`] what the few missed.
 
@@ -19,7 +20,7 @@ pub mod recall;
 pub mod vectors;
 
 pub use exact::search_exact;
-pub use hit::{Hit, VectorId};
+pub use hit::{Hit, Row, VectorId, any_row};
 pub use hnsw::{Hnsw, HnswConfig, HnswError};
 pub use recall::recall;
 pub use vectors::{Identity, Vectors, VectorsError};

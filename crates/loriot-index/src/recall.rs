@@ -21,10 +21,11 @@ pub fn recall(found: &[Vec<Hit>], truth: &[Vec<Hit>]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::VectorId;
+    use crate::{Row, VectorId};
 
-    fn hits(scores: &[(u32, f32)]) -> Vec<Hit> {
-        scores.iter().map(|&(id, score)| Hit { id: VectorId(id), score }).collect()
+    fn hits(scores: &[(u64, f32)]) -> Vec<Hit> {
+        let hit = |&(row, score)| Hit { id: VectorId(row), row: Row(row as u32), score };
+        scores.iter().map(hit).collect()
     }
 
     #[test]

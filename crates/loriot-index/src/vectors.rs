@@ -1,27 +1,30 @@
-//! Vectors in memory or in a file, format version 1.
+//! Vectors in memory or in a file, format versions 1 and 2.
 //!
 //! ```text
 //! offset  bytes        field
 //! 0       8            magic "LORVEC\0\0"
-//! 8       4            format version, u32 little-endian
+//! 8       4            format version, u32 little-endian: 1, or 2 where ids follow the rows
 //! 12      4            dim, u32
 //! 16      8            n_vectors, u64
 //! 24      32           identity: SHA-256 of what embedded the vectors
 //! 56      8            zero, so that the rows begin on a cache line
 //! 64      n·dim·4      vectors, f32 little-endian, row-major
+//!         n·8          version 2: id of each row, u64, ascending
 //! ```
 //!
-//! The file is mapped and searched as it lies there; opening it reads the header alone. A change
-//! to this table needs a new version, a file of the old version under `tests/formats/`, and a test
-//! that still opens it.
+//! In version 1 a row's id is its number. Version 2 is what compaction leaves: rows have gone, and
+//! those behind them keep their ids. The file is mapped and searched as it lies there; opening it
+//! reads the header and the ids alone. A change to this table needs a new version, a file of the
+//! old version under `tests/formats/`, and a test that still opens it.
 
-use crate::VectorId;
+use crate::{Row, VectorId};
 use loriot_files::{Hint, Mmap, OutputError, write_atomic};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 const MAGIC: &[u8; 8] = b"LORVEC\0\0";
-const VERSION: u32 = 1;
+/// Without ids, and with them.
+const VERSIONS: [u32; 2] = [1, 2];
 /// Where the rows begin.
 pub const HEADER_BYTES: usize = 64;
 /// Wider than any encoder; keeps `n·dim·4` far from overflow.
@@ -71,7 +74,7 @@ pub enum VectorsError {
         path: PathBuf,
     },
     /// The file is of a format that this version does not read.
-    #[error("`{}` has format version {found}, expected {VERSION}", path.display())]
+    #[error("`{}` has format version {found}, expected 1 or 2", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -98,13 +101,21 @@ pub enum VectorsError {
         /// The size its header implies.
         expected: u64,
     },
+    /// Two rows have one id, or a later row a lower one.
+    #[error("`{}`: the id of row {row} is not above that of the row before it", path.display())]
+    Ids {
+        /// The file.
+        path: PathBuf,
+        /// The later row.
+        row: usize,
+    },
 }
 
 impl Hint for VectorsError {
     fn hint(&self) -> Option<String> {
         match self {
             VectorsError::Version { .. } => Some("build the catalogue again".into()),
-            VectorsError::Length { .. } | VectorsError::Magic { .. } => {
+            VectorsError::Length { .. } | VectorsError::Magic { .. } | VectorsError::Ids { .. } => {
                 Some("the file is damaged or half copied: copy or build it again".into())
             }
             VectorsError::Open { .. } | VectorsError::Shape { .. } => None,
@@ -119,6 +130,7 @@ pub struct Vectors {
     n_vectors: usize,
     identity: Identity,
     storage: Storage,
+    ids: Ids,
 }
 
 #[derive(Debug)]
@@ -127,13 +139,28 @@ enum Storage {
     File(Mmap),
 }
 
+#[derive(Debug)]
+enum Ids {
+    /// A row's id is its number.
+    Rows,
+    Listed(Vec<u64>),
+}
+
 impl Vectors {
     /// Vectors that are in memory already. Panics unless `rows_cd` is whole rows of `dim`.
     pub fn new(dim: usize, identity: Identity, rows_cd: Vec<f32>) -> Vectors {
         assert!(dim > 0 && rows_cd.len().is_multiple_of(dim), "vectors must be whole rows");
         let n_vectors = rows_cd.len() / dim;
-        assert!(u32::try_from(n_vectors).is_ok(), "an id is 32 bits");
-        Vectors { dim, n_vectors, identity, storage: Storage::Memory(rows_cd) }
+        assert!(u32::try_from(n_vectors).is_ok(), "a row is 32 bits");
+        Vectors { dim, n_vectors, identity, storage: Storage::Memory(rows_cd), ids: Ids::Rows }
+    }
+
+    /// The same vectors under these ids instead of their rows' numbers. Panics unless there is an id
+    /// for each and they ascend.
+    pub fn with_ids(self, ids: Vec<u64>) -> Vectors {
+        assert_eq!(ids.len(), self.n_vectors, "an id for each vector");
+        assert!(first_unordered(&ids).is_none(), "ids ascend, each once");
+        Vectors { ids: Ids::Listed(ids), ..self }
     }
 
     /// Maps a vector file after its header and length were checked.
@@ -153,27 +180,59 @@ impl Vectors {
         if !header.starts_with(MAGIC) {
             return Err(VectorsError::Magic { path: path_buf() });
         }
-        if u32_at(8) != VERSION {
-            return Err(VectorsError::Version { path: path_buf(), found: u32_at(8) });
+        let version = u32_at(8);
+        if !VERSIONS.contains(&version) {
+            return Err(VectorsError::Version { path: path_buf(), found: version });
         }
         let (dim, n_vectors) = (u32_at(12), u64::from_le_bytes(array(&header[16..])));
         if dim == 0 || dim as usize > MAX_DIM || n_vectors == 0 || n_vectors > 1 << 32 {
             return Err(VectorsError::Shape { path: path_buf(), dim, n_vectors });
         }
-        let expected = HEADER_BYTES as u64 + n_vectors * u64::from(dim) * 4;
+        let rows_end = HEADER_BYTES as u64 + n_vectors * u64::from(dim) * 4;
+        let has_ids = version == VERSIONS[1];
+        let expected = if has_ids { rows_end + 8 * n_vectors } else { rows_end };
         let found = map.len() as u64;
         if found != expected {
             return Err(VectorsError::Length { path: path_buf(), found, expected });
         }
+        let ids = if has_ids {
+            let (ids, _) = map[rows_end as usize..].as_chunks::<8>();
+            let ids: Vec<u64> = ids.iter().map(|id| u64::from_le_bytes(*id)).collect();
+            if let Some(row) = first_unordered(&ids) {
+                return Err(VectorsError::Ids { path: path_buf(), row });
+            }
+            Ids::Listed(ids)
+        } else {
+            Ids::Rows
+        };
         Ok(Vectors {
             dim: dim as usize,
             n_vectors: n_vectors as usize,
             identity: Identity(array(&header[24..])),
             storage: Storage::File(map),
+            ids,
         })
     }
 
-    /// Writes a vector file of `n_vectors` rows, taken from `rows` as they come.
+    /// Writes a vector file with the rows of `kept`, which ascend, under the ids they have here.
+    pub fn write_rows(&self, path: &Path, kept: &[Row]) -> Result<(), OutputError> {
+        assert!(kept.is_sorted_by(|a, b| a < b), "rows ascend, each once");
+        write_atomic(path, |writer| {
+            let mut header = Vectors::header(self.dim, self.identity, kept.len());
+            header[8..12].copy_from_slice(&VERSIONS[1].to_le_bytes());
+            writer.write_all(&header)?;
+            for &row in kept {
+                writer.write_all(bytemuck::cast_slice(self.vector(row)))?;
+            }
+            for &row in kept {
+                writer.write_all(&self.id(row).0.to_le_bytes())?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes a vector file of `n_vectors` rows, taken from `rows` as they come, whose ids are their
+    /// numbers.
     ///
     /// Panics unless there are that many rows, at least one, each `dim` wide.
     pub fn write<'a>(
@@ -201,7 +260,7 @@ impl Vectors {
         assert!((1..=MAX_DIM).contains(&dim) && n_vectors > 0, "no such vector file");
         let mut header = [0; HEADER_BYTES];
         header[..8].copy_from_slice(MAGIC);
-        header[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        header[8..12].copy_from_slice(&VERSIONS[0].to_le_bytes());
         header[12..16].copy_from_slice(&(dim as u32).to_le_bytes());
         header[16..24].copy_from_slice(&(n_vectors as u64).to_le_bytes());
         header[24..56].copy_from_slice(&identity.0);
@@ -233,14 +292,39 @@ impl Vectors {
         match &self.storage {
             Storage::Memory(rows_cd) => rows_cd,
             // A map begins on a page, so the rows are aligned.
-            Storage::File(map) => bytemuck::cast_slice(&map[HEADER_BYTES..]),
+            Storage::File(map) => {
+                bytemuck::cast_slice(&map[HEADER_BYTES..][..self.n_vectors * self.dim * 4])
+            }
         }
     }
 
     /// One of them. Panics when there is no such row.
-    pub fn row(&self, id: VectorId) -> &[f32] {
-        &self.rows_cd()[id.row() * self.dim..][..self.dim]
+    pub fn vector(&self, row: Row) -> &[f32] {
+        &self.rows_cd()[row.index() * self.dim..][..self.dim]
     }
+
+    /// The id of a row. Panics when there is no such row.
+    pub fn id(&self, row: Row) -> VectorId {
+        assert!(row.index() < self.n_vectors, "no such row");
+        match &self.ids {
+            Ids::Rows => VectorId(row.0.into()),
+            Ids::Listed(ids) => VectorId(ids[row.index()]),
+        }
+    }
+
+    /// Where the vector `id` stands; `None` when it is not here.
+    pub fn row_of(&self, id: VectorId) -> Option<Row> {
+        let row = match &self.ids {
+            Ids::Rows => usize::try_from(id.0).ok().filter(|&row| row < self.n_vectors)?,
+            Ids::Listed(ids) => ids.binary_search(&id.0).ok()?,
+        };
+        Some(Row(row as u32))
+    }
+}
+
+/// The first row whose id is not above that of the row before it.
+fn first_unordered(ids: &[u64]) -> Option<usize> {
+    ids.windows(2).position(|pair| pair[0] >= pair[1]).map(|at| at + 1)
 }
 
 /// The first `N` bytes, which the caller has made sure are there.
@@ -270,7 +354,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let vectors = Vectors::open(&written(dir.path()).0).unwrap();
         assert_eq!((vectors.dim(), vectors.len(), vectors.identity()), (3, 2, identity()));
-        assert_eq!(vectors.row(VectorId(1)), [4.0, 5.0, 6.5]);
+        assert_eq!(vectors.vector(Row(1)), [4.0, 5.0, 6.5]);
+        assert_eq!((vectors.id(Row(1)), vectors.row_of(VectorId(1))), (VectorId(1), Some(Row(1))));
+        assert_eq!(vectors.row_of(VectorId(2)), None);
         assert_eq!(vectors.identity().to_hex(), "5a".repeat(32));
     }
 
@@ -289,7 +375,8 @@ mod tests {
         assert_eq!(refusal(&|b| b.push(0)), "`FILE` is 89 bytes, expected 88");
         assert_eq!(refusal(&|b| b.truncate(30)), "`FILE` is 30 bytes, expected 64");
         assert_eq!(refusal(&|b| b.clear()), "`FILE` is 0 bytes, expected 64");
-        assert_eq!(refusal(&|b| b[8] = 2), "`FILE` has format version 2, expected 1");
+        assert_eq!(refusal(&|b| b[8] = 3), "`FILE` has format version 3, expected 1 or 2");
+        assert_eq!(refusal(&|b| b[8] = 2), "`FILE` is 88 bytes, expected 104");
         let magic = "`FILE` is not a vector file: it does not begin with `LORVEC`";
         assert_eq!(refusal(&|b| b[0] = b'x'), magic);
         let huge = "`FILE` claims 1152921504606846976 vectors of 3 numbers";
@@ -297,6 +384,27 @@ mod tests {
         assert_eq!(refusal(&|b| b[12] = 0), "`FILE` claims 2 vectors of 0 numbers");
         assert_eq!(refusal(&|b| b[16] = 0), "`FILE` claims 0 vectors of 3 numbers");
         assert!(matches!(Vectors::open(dir.path()), Err(VectorsError::Open { .. })));
+    }
+
+    #[test]
+    fn rows_that_are_kept_keep_their_ids() {
+        let dir = tempfile::tempdir().unwrap();
+        let vectors = Vectors::open(&written(dir.path()).0).unwrap();
+        let path = dir.path().join("kept");
+        vectors.write_rows(&path, &[Row(1)]).unwrap();
+        let kept = Vectors::open(&path).unwrap();
+        assert_eq!((kept.len(), kept.vector(Row(0))), (1, &[4.0, 5.0, 6.5][..]));
+        assert_eq!(kept.id(Row(0)), VectorId(1));
+        assert_eq!(kept.row_of(VectorId(1)), Some(Row(0)));
+        assert_eq!(kept.row_of(VectorId(0)), None);
+
+        vectors.write_rows(&path, &[Row(0), Row(1)]).unwrap();
+        let mut bytes = std::fs::read(&path).unwrap();
+        let last_id = bytes.len() - 8;
+        bytes[last_id] = 0;
+        std::fs::write(&path, bytes).unwrap();
+        let error = Vectors::open(&path).unwrap_err();
+        assert!(matches!(error, VectorsError::Ids { row: 1, .. }), "{error}");
     }
 
     #[test]

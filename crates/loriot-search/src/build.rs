@@ -5,7 +5,8 @@ use crate::manifest::{EncoderRecord, GRAPH, IndexKind, MANIFEST, Manifest, PRODU
 use crate::products::Products;
 use loriot_files::{Hint, NewDir, OutputError, write_atomic_json};
 use loriot_index::{
-    Hit, Hnsw, HnswConfig, HnswError, Isa, VectorId, Vectors, VectorsError, recall, search_exact,
+    Hit, Hnsw, HnswConfig, HnswError, Isa, Row, Vectors, VectorsError, any_row, recall,
+    search_exact,
 };
 use rayon::prelude::*;
 use std::path::Path;
@@ -127,7 +128,7 @@ pub fn build_catalogue(
             let graph = Hnsw::build(&vectors, options.hnsw, || on_event(BuildEvent::Inserted))?;
             on_event(BuildEvent::GraphBuilt);
             graph.write(&new.path().join(GRAPH))?;
-            measure_recall(options.isa, &vectors, &graph)
+            Ok::<_, BuildError>(measure_recall(options.isa, &vectors, &graph))
         })?;
         IndexKind::hnsw(options.hnsw, recall)
     } else {
@@ -149,23 +150,23 @@ pub(crate) fn thread_pool(n_threads: usize) -> Result<rayon::ThreadPool, BuildEr
 
 /// Share of the 10 nearest other products that the graph finds, over products spread evenly
 /// through the catalogue; `None` where a catalogue has but one.
-fn measure_recall(isa: Isa, vectors: &Vectors, graph: &Hnsw) -> Result<Option<f64>, HnswError> {
+fn measure_recall(isa: Isa, vectors: &Vectors, graph: &Hnsw) -> Option<f64> {
     let step = vectors.len().div_ceil(RECALL_SAMPLE);
-    let sample: Vec<VectorId> =
-        (0..vectors.len()).step_by(step).map(|row| VectorId(row as u32)).collect();
+    let sample: Vec<Row> = (0..vectors.len()).step_by(step).map(|row| Row(row as u32)).collect();
     // One more than wanted, since a product finds itself.
-    let others = |id: VectorId, hits: Vec<Hit>| -> Vec<Hit> {
-        hits.into_iter().filter(|hit| hit.id != id).take(RECALL_K).collect()
+    let others = |row: Row, hits: Vec<Hit>| -> Vec<Hit> {
+        hits.into_iter().filter(|hit| hit.row != row).take(RECALL_K).collect()
     };
     let found = sample
         .par_iter()
-        .map(|&id| {
-            let query = vectors.row(id);
-            Ok(others(id, graph.search(isa, vectors, query, RECALL_K + 1, RECALL_EF)?))
+        .map(|&row| {
+            let query = vectors.vector(row);
+            others(row, graph.search(isa, vectors, query, RECALL_K + 1, RECALL_EF, any_row))
         })
-        .collect::<Result<Vec<_>, HnswError>>()?;
-    let queries_qd: Vec<f32> = sample.iter().flat_map(|&id| vectors.row(id)).copied().collect();
-    let truth = search_exact(isa, vectors, &queries_qd, RECALL_K + 1);
-    let truth: Vec<_> = sample.iter().zip(truth).map(|(&id, hits)| others(id, hits)).collect();
-    Ok(recall(&found, &truth))
+        .collect::<Vec<_>>();
+    let queries_qd: Vec<f32> =
+        sample.iter().flat_map(|&row| vectors.vector(row)).copied().collect();
+    let truth = search_exact(isa, vectors, &queries_qd, RECALL_K + 1, any_row);
+    let truth: Vec<_> = sample.iter().zip(truth).map(|(&row, hits)| others(row, hits)).collect();
+    recall(&found, &truth)
 }

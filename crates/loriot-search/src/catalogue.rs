@@ -4,7 +4,7 @@ use crate::build::{BuildError, thread_pool};
 use crate::manifest::{EncoderRecord, GRAPH, IndexKind, Manifest, PRODUCTS, VECTORS};
 use crate::products::{ProductFile, ProductsError};
 use loriot_files::{Hint, ReadFileError};
-use loriot_index::{Hit, Hnsw, HnswError, Isa, Vectors, VectorsError, search_exact};
+use loriot_index::{Hit, Hnsw, HnswError, Isa, Vectors, VectorsError, any_row, search_exact};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
@@ -245,9 +245,9 @@ impl Catalogue {
         queries_qd: &[f32],
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Found>>, CatalogueError> {
-        let hits = self.pool.install(|| self.hits(queries_qd, options))?;
-        let ids: Vec<_> = hits.iter().flatten().map(|hit| hit.id).collect();
-        let mut records = self.products.records(&ids)?.into_iter();
+        let hits = self.pool.install(|| self.hits(queries_qd, options));
+        let rows: Vec<_> = hits.iter().flatten().map(|hit| hit.row).collect();
+        let mut records = self.products.records(&rows)?.into_iter();
         let mut found = |(hit, rank): (Hit, usize)| {
             let record = records.next()?;
             Some(Found {
@@ -264,22 +264,18 @@ impl Catalogue {
             .collect())
     }
 
-    fn hits(
-        &self,
-        queries_qd: &[f32],
-        options: &SearchOptions,
-    ) -> Result<Vec<Vec<Hit>>, HnswError> {
+    fn hits(&self, queries_qd: &[f32], options: &SearchOptions) -> Vec<Vec<Hit>> {
         let SearchOptions { k, ef, threshold } = *options;
         let mut hits = match &self.graph {
-            None => search_exact(self.isa, &self.vectors, queries_qd, k),
+            None => search_exact(self.isa, &self.vectors, queries_qd, k, any_row),
             Some(graph) => queries_qd
                 .par_chunks_exact(self.vectors.dim())
-                .map(|query| graph.search(self.isa, &self.vectors, query, k, ef))
-                .collect::<Result<_, _>>()?,
+                .map(|query| graph.search(self.isa, &self.vectors, query, k, ef, any_row))
+                .collect(),
         };
         if let Some(threshold) = threshold {
             hits.iter_mut().for_each(|hits| hits.retain(|hit| hit.score >= threshold));
         }
-        Ok(hits)
+        hits
     }
 }

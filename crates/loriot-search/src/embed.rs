@@ -15,7 +15,7 @@ use loriot_encoder::batch::distinct;
 use loriot_encoder::{Encoder, Precision, Side};
 use loriot_files::{Hint, OutputError, Sha256Hasher, read_json, write_atomic_json};
 use loriot_index::vectors::HEADER_BYTES;
-use loriot_index::{Identity, VectorId, Vectors, VectorsError};
+use loriot_index::{Identity, Row, Vectors, VectorsError};
 use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ impl Hint for EmbedError {
 pub struct Embedded {
     distinct: Vectors,
     /// The row in `distinct` of each text.
-    row_of: Vec<VectorId>,
+    row_of: Vec<Row>,
     partial: PathBuf,
 }
 
@@ -170,7 +170,7 @@ impl Embedded {
 
     /// The vectors in order.
     pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        self.row_of.iter().map(|&id| self.distinct.row(id))
+        self.row_of.iter().map(|&row| self.distinct.vector(row))
     }
 
     /// Removes the work in progress: call it once the vectors stand in their final place.
@@ -206,7 +206,7 @@ fn embed_in_blocks(
 ) -> Result<Embedded, EmbedError> {
     assert!(!texts.is_empty(), "nothing to embed");
     let (distinct, row_of) = distinct(texts.iter().copied());
-    let row_of = row_of.into_iter().map(VectorId).collect();
+    let row_of = row_of.into_iter().map(Row).collect();
     on_event(EmbedEvent::Begun { n_distinct: distinct.len() });
 
     let mut work = PartialFile::open(partial, embedder, &distinct)?;

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use loriot_data::Product;
 use loriot_data::guard::catch_panic;
 use loriot_files::{Mmap, OutputError, write_atomic};
-use loriot_index::VectorId;
+use loriot_index::Row;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
@@ -201,9 +201,9 @@ impl ProductFile {
         Ok(ProductFile { path: path.to_owned(), bytes, metadata, n_products })
     }
 
-    /// The records of `ids` in their order, in which an id may occur again.
-    pub fn records(&self, ids: &[VectorId]) -> Result<Vec<Record>, ProductsError> {
-        let mut rows: Vec<usize> = ids.iter().map(|id| id.row()).collect();
+    /// The records of `wanted` in their order, in which a row may occur again.
+    pub fn records(&self, wanted: &[Row]) -> Result<Vec<Record>, ProductsError> {
+        let mut rows: Vec<usize> = wanted.iter().map(|row| row.index()).collect();
         rows.sort_unstable();
         rows.dedup();
         let parquet = |source| ProductsError::Parquet { path: self.path.clone(), source };
@@ -215,8 +215,8 @@ impl ProductFile {
                 expected: rows.len(),
             });
         }
-        let place = |id: &VectorId| rows.binary_search(&id.row()).ok();
-        Ok(ids.iter().filter_map(place).map(|at| records[at].clone()).collect())
+        let place = |row: &Row| rows.binary_search(&row.index()).ok();
+        Ok(wanted.iter().filter_map(place).map(|at| records[at].clone()).collect())
     }
 
     /// The records of `rows`, which ascend.
@@ -283,7 +283,7 @@ mod tests {
         let n = 2 * BATCH_ROWS + 3;
         products(n).write(&path).unwrap();
         let file = ProductFile::open(&path, n).unwrap();
-        let asked = [n - 1, 0, 300, 0, 16_385].map(|row| VectorId(row as u32));
+        let asked = [n - 1, 0, 300, 0, 16_385].map(|row| Row(row as u32));
         let records = file.records(&asked).unwrap();
         let titles: Vec<&str> = records.iter().map(|record| &*record.product_title).collect();
         let want = ["kettle, 32770 l", "kettle, 0 l", "kettle, 300 l", "kettle, 0 l"];
@@ -322,7 +322,7 @@ mod tests {
         let good = std::fs::read(&path).unwrap();
         let open_and_read = |bytes: &[u8]| {
             let file = ProductFile::from_bytes(&path, Bytes::copy_from_slice(bytes), 300)?;
-            file.records(&[VectorId(0), VectorId(299)])
+            file.records(&[Row(0), Row(299)])
         };
         assert!(open_and_read(b"").is_err());
         assert!(open_and_read(b"PAR1 this is no parquet file PAR1").is_err());
