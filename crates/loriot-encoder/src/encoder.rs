@@ -1,7 +1,7 @@
 //! Text in, unit vector out.
 
 use crate::adapter::{Adapter, AdapterError};
-use crate::batch::{Packed, Side, distinct};
+use crate::batch::{Side, Text, distinct};
 use crate::config::Config;
 use crate::depth::Depth;
 use crate::error::{HubError, ModelError};
@@ -9,7 +9,7 @@ use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward};
 use crate::hub;
 use crate::model::Model;
-use crate::tape::{ChunkTape, TextKey};
+use crate::tape::ChunkTape;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::workers::{Workers, WorkersError};
@@ -364,29 +364,31 @@ impl Encoder {
     /// Equal texts are encoded once. A text's vector has the same bits whatever else is embedded with
     /// it and on however many threads.
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        self.embed_ids_in(&self.pass(&[]), ids)
+        let texts: Vec<Text<'_>> = ids.iter().map(|ids| Text::without_masks(ids)).collect();
+        self.embed_in(&self.pass(&[]), &texts)
     }
 
-    /// [`Encoder::embed_ids`] with what a pass has beside the packed weights.
-    pub(crate) fn embed_ids_in(&self, pass: &Pass<'_>, ids: &[Vec<u32>]) -> Vec<f32> {
+    /// Unit vectors `(b, d)` of `texts`, in their order, by a pass that keeps nothing for a backward pass. Texts that are
+    /// equal, keys of their masks included, are encoded once.
+    pub(crate) fn embed_in(&self, pass: &Pass<'_>, texts: &[Text<'_>]) -> Vec<f32> {
+        assert_eq!(pass.depth, Depth::Nowhere, "a backward pass needs a tape of its own");
         let d = self.dim();
-        let mut longest_first: Vec<usize> = (0..ids.len()).collect();
-        longest_first.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
-        let (texts, vector_of) = distinct(longest_first.iter().map(|&text| ids[text].as_slice()));
+        let mut longest_first: Vec<usize> = (0..texts.len()).collect();
+        longest_first.sort_by_key(|&text| std::cmp::Reverse(texts[text].ids.len()));
+        let (encoded, vector_of) = distinct(longest_first.iter().map(|&text| texts[text]));
 
-        let embed = |texts: &[&[u32]]| {
+        let embed = |texts: &[Text<'_>]| {
             let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
-            let keys = vec![TextKey::NO_MASKS; texts.len()];
-            tape.begin(Packed::new(texts.iter().copied()), keys, pass.n_tapes());
+            tape.begin(texts, pass.n_tapes());
             forward(pass, &mut tape);
             let unit_bd = tape.unit_bd.clone();
             self.tapes.lock().expect("no holder panics").push(tape);
             unit_bd
         };
-        let batches = micro_batches(&texts, self.workers.n_threads());
+        let batches = micro_batches(&encoded, self.workers.n_threads());
         let vectors = self.workers.map(batches, embed).concat();
 
-        let mut unit_bd = vec![0.0; ids.len() * d];
+        let mut unit_bd = vec![0.0; texts.len() * d];
         for (&text, &vector) in longest_first.iter().zip(&vector_of) {
             unit_bd[text * d..][..d].copy_from_slice(&vectors[vector as usize * d..][..d]);
         }
@@ -442,14 +444,14 @@ impl Loaded {
 /// Cuts texts that are sorted by length into micro-batches of about [`MICRO_BATCH_TOKENS`], smaller
 /// where there would be too few for the threads. A batch ends where its tokens fill whole groups of
 /// [`ROW_GROUP`] best, so that the kernels' last rows are few.
-fn micro_batches<'a, 'b>(mut texts: &'a [&'b [u32]], n_threads: usize) -> Vec<&'a [&'b [u32]]> {
-    let total: usize = texts.iter().map(|ids| ids.len()).sum();
+fn micro_batches<'a, 'b>(mut texts: &'a [Text<'b>], n_threads: usize) -> Vec<&'a [Text<'b>]> {
+    let total: usize = texts.iter().map(|text| text.ids.len()).sum();
     let budget = total.div_ceil(n_threads).min(MICRO_BATCH_TOKENS);
     let mut batches = Vec::new();
     while !texts.is_empty() {
         let (mut tokens, mut best, mut best_fill) = (0, texts.len(), 0.0);
-        for (at, ids) in texts.iter().enumerate() {
-            tokens += ids.len();
+        for (at, text) in texts.iter().enumerate() {
+            tokens += text.ids.len();
             let fill = tokens as f64 / tokens.next_multiple_of(ROW_GROUP) as f64;
             if tokens >= budget - budget / 4 && fill > best_fill {
                 (best, best_fill) = (at + 1, fill);
@@ -478,11 +480,12 @@ mod tests {
         for n_texts in [0, 1, 2, 3, 50, 1_000] {
             let ids: Vec<Vec<u32>> =
                 (0..n_texts).map(|text| vec![0; 60 - text * 55 / n_texts]).collect();
-            let texts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+            let texts: Vec<Text<'_>> = ids.iter().map(|ids| Text::without_masks(ids)).collect();
             for n_threads in [1, 2, 8] {
                 let batches = micro_batches(&texts, n_threads);
                 assert_eq!(batches.concat(), texts);
-                let tokens = batches.iter().map(|batch| batch.iter().map(|ids| ids.len()).sum());
+                let tokens =
+                    batches.iter().map(|batch| batch.iter().map(|text| text.ids.len()).sum());
                 let tokens: Vec<usize> = tokens.collect();
                 assert!(
                     tokens

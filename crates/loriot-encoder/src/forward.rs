@@ -9,14 +9,13 @@
 //!
 //! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
 
+use crate::batch::TextKey;
 use crate::depth::Depth;
 use crate::folder::Pooling;
 use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model, output_columns};
 use crate::modules::LinearKind;
-use crate::tape::{
-    ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, copied, lora_site, sized,
-};
+use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, copied, lora_site, sized};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::{Site, Stream, TextDropout};

@@ -4,11 +4,11 @@
 //! tokens takes a second at MiniLM's size.
 
 use crate::adapter::Adapter;
-use crate::batch::{Packed, Text};
+use crate::batch::{Packed, Text, TextKey};
 use crate::encoder::Encoder;
 use crate::folder::Pooling;
 use crate::modules::{LinearKind, LinearSite};
-use crate::tape::{Dropout, DropoutRates, TextKey, lora_site};
+use crate::tape::{Dropout, DropoutRates, lora_site};
 use loriot_kernels::dropout::{Site, Stream};
 use loriot_kernels::reference::activation::{activation, activation_derivative};
 use loriot_kernels::reference::attention::Attention;
@@ -107,11 +107,10 @@ impl Reference {
     }
 
     /// Unit vectors of `texts`, and the way there.
-    pub fn forward(&self, texts: &[Text]) -> Trace {
+    pub fn forward(&self, texts: &[Text<'_>]) -> Trace {
         let d = self.config.hidden_size;
-        let packed = Packed::new(texts.iter().map(|text| text.ids.as_slice()));
-        let keys: Vec<TextKey> =
-            texts.iter().map(|text| TextKey { row: text.row, side: text.side }).collect();
+        let packed = Packed::new(texts.iter().map(|text| text.ids));
+        let keys: Vec<TextKey> = texts.iter().map(|text| text.key).collect();
         let word = self.tensor("embeddings.word_embeddings.weight");
         let position = self.tensor("embeddings.position_embeddings.weight");
         let token_type = self.tensor("embeddings.token_type_embeddings.weight");

@@ -14,22 +14,10 @@
 //! Buffers grow to the largest chunk they have seen and are never given back, so that a training
 //! step allocates nothing once the longest batch has passed.
 
-use crate::batch::{Packed, Side};
+use crate::batch::{Packed, Text, TextKey};
 use crate::modules::LinearKind;
 use loriot_kernels::attention::AttentionScratch;
-use loriot_kernels::dropout::{self, Site, Stream};
-
-/// What names the dropout masks of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TextKey {
-    pub(crate) row: u32,
-    pub(crate) side: Side,
-}
-
-impl TextKey {
-    /// Of every text where no mask is drawn.
-    pub(crate) const NO_MASKS: TextKey = TextKey { row: 0, side: Side::Query };
-}
+use loriot_kernels::dropout::{Site, Stream};
 
 /// Dropout of one training step.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +45,7 @@ impl DropoutRates {
 
 impl Dropout {
     pub(crate) fn stream(&self, key: TextKey, layer: usize, site: Site) -> Stream {
-        let text = match key.side {
-            Side::Query => dropout::TextKey::query(key.row),
-            Side::Product => dropout::TextKey::product(key.row, 0),
-        };
-        Stream::new(self.seed, self.step, text, layer as u16, site)
+        Stream::new(self.seed, self.step, key, layer as u16, site)
     }
 }
 
@@ -120,9 +104,9 @@ pub(crate) struct ChunkTape {
 
 impl ChunkTape {
     /// Makes this the tape of new texts, keeping the buffers.
-    pub(crate) fn begin(&mut self, packed: Packed, keys: Vec<TextKey>, n_tapes: usize) {
-        self.packed = packed;
-        self.keys = keys;
+    pub(crate) fn begin(&mut self, texts: &[Text<'_>], n_tapes: usize) {
+        self.packed = Packed::new(texts.iter().map(|text| text.ids));
+        self.keys = texts.iter().map(|text| text.key).collect();
         self.layers.resize_with(n_tapes, LayerTape::default);
     }
 }

@@ -2,16 +2,18 @@
 
 use crate::adapter::{Adapter, LoraModule};
 use crate::backward::{backward_layer, backward_pool};
-use crate::batch::{Packed, Text, chunks, distinct};
+use crate::batch::{Text, chunks, distinct};
 use crate::depth::Depth;
 use crate::encoder::Encoder;
 use crate::forward::{LoraLayer, Pass, forward};
 use crate::gradients::{EmbeddingGradients, LayerSums, Task};
 use crate::lora::Lora;
 use crate::modules::{LinearKind, LinearSite};
-use crate::tape::{ChunkTape, Dropout, DropoutRates, TextKey};
+use crate::parameters::{AdamMoments, Parameter, Parameters};
+use crate::tape::{ChunkTape, Dropout, DropoutRates};
 use crate::weights::Weights;
 use loriot_files::Hint;
+use loriot_kernels::adam::AdamStep;
 use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
 use std::ops::Range;
@@ -42,19 +44,6 @@ pub enum Trained {
     Full,
 }
 
-/// A trained tensor and the gradient that [`TrainModel::backward`] adds to.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// Its key in the files that training writes: PEFT's for an adapter, `transformers`' for a weight.
-    pub name: String,
-    /// Its shape, row-major.
-    pub shape: Vec<usize>,
-    /// What the optimiser changes.
-    pub value: Vec<f32>,
-    /// Derivative of the loss by `value`, summed over the backward passes since it was last zeroed.
-    pub gradient: Vec<f32>,
-}
-
 /// An encoder in training.
 ///
 /// For an adapter, `parameters` holds A and B of each module in turn. Under full fine-tuning it holds
@@ -62,7 +51,7 @@ pub struct Parameter {
 pub struct TrainModel {
     encoder: Encoder,
     trained: Layout,
-    parameters: Vec<Parameter>,
+    parameters: Parameters,
     dropout: DropoutRates,
     seed: u64,
     tapes: Vec<ChunkTape>,
@@ -100,10 +89,6 @@ impl TrainModel {
         if encoder.precision() == Precision::Int8 {
             return Err(NotTrainable(Precision::Int8));
         }
-        let parameter = |name: String, shape: Vec<usize>, value: Vec<f32>| {
-            assert_eq!(value.len(), shape.iter().product::<usize>(), "{name}");
-            Parameter { gradient: vec![0.0; value.len()], name, shape, value }
-        };
         let (trained, parameters) = match trained {
             Trained::Lora(mut adapter) => {
                 let parameters = adapter.modules.iter_mut().flat_map(|module| {
@@ -114,8 +99,8 @@ impl TrainModel {
                     let (a_ri, b_or) =
                         (std::mem::take(&mut module.a_ri), std::mem::take(&mut module.b_or));
                     [
-                        parameter(a_name, vec![module.r, i], a_ri),
-                        parameter(b_name, vec![o, module.r], b_or),
+                        Parameter::new(a_name, vec![module.r, i], a_ri),
+                        Parameter::new(b_name, vec![o, module.r], b_or),
                     ]
                 });
                 let parameters = parameters.collect();
@@ -127,12 +112,13 @@ impl TrainModel {
                 let parameters = names.map(|name| {
                     let value = weights.get(name).into_owned();
                     weights.release(name);
-                    parameter(name.to_owned(), weights.shape(name).to_vec(), value)
+                    Parameter::new(name.to_owned(), weights.shape(name).to_vec(), value)
                 });
                 let parameters = parameters.collect();
                 (Layout::Full(weights), parameters)
             }
         };
+        let parameters = Parameters::new(parameters, encoder.isa(), encoder.workers().clone());
         Ok(TrainModel {
             encoder,
             trained,
@@ -152,32 +138,52 @@ impl TrainModel {
         &self.encoder
     }
 
-    /// The trained tensors, in the order of the files.
-    pub fn parameters(&self) -> &[Parameter] {
+    /// The trained tensors and their gradients.
+    pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// The trained tensors; call [`TrainModel::parameters_changed`] after writing to their values.
-    pub fn parameters_mut(&mut self) -> &mut [Parameter] {
-        &mut self.parameters
+    /// Sets every parameter to what `read` gives for its name and shape. After an error, which is the first that `read`
+    /// gives, the model is of no use: some parameters are set.
+    ///
+    /// # Panics
+    ///
+    /// If `read` gives another number of values than the shape asks for.
+    pub fn read_parameters<E>(
+        &mut self,
+        read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<(), E> {
+        self.parameters.read(read)?;
+        self.take_up_parameters();
+        Ok(())
     }
 
-    /// Runs `change` on each parameter with its index, on the encoder's threads.
-    pub fn for_each_parameter(&mut self, change: impl Fn(usize, &mut Parameter) + Sync + Send) {
-        let parameters = self.parameters.iter_mut().enumerate().collect();
-        self.encoder.workers().for_each(parameters, |(at, parameter)| change(at, parameter));
-    }
-
-    /// Sets every gradient to zero.
+    /// Sets every gradient to 0.
     pub fn zero_gradients(&mut self) {
-        self.for_each_parameter(|_, parameter| parameter.gradient.fill(0.0));
+        self.parameters.zero_gradients();
     }
 
-    /// Takes up values that were written through [`TrainModel::parameters_mut`].
-    pub fn parameters_changed(&mut self) {
+    /// Multiplies every gradient by `factor`.
+    pub fn scale_gradients(&mut self, factor: f32) {
+        self.parameters.scale_gradients(factor);
+    }
+
+    /// Moments for [`TrainModel::adam_step`], of parameters that have not moved yet.
+    pub fn adam_moments(&self) -> AdamMoments {
+        AdamMoments::new(&self.parameters)
+    }
+
+    /// Moves every parameter against its gradient by one step of Adam, and updates `moments`, which are this model's.
+    pub fn adam_step(&mut self, moments: &mut AdamMoments, step: &AdamStep) {
+        self.parameters.adam_step(moments, step);
+        self.take_up_parameters();
+    }
+
+    /// Packs trained weights anew after their values changed.
+    fn take_up_parameters(&mut self) {
         if let Layout::Full(weights) = &self.trained {
             let by_name: std::collections::HashMap<&str, &[f32]> =
-                self.parameters.iter().map(|p| (p.name.as_str(), p.value.as_slice())).collect();
+                self.parameters.all.iter().map(|p| (p.name(), p.value.as_slice())).collect();
             let (model, workers) = self.encoder.model_mut();
             let tensor = |name: &str| match by_name.get(name) {
                 Some(&value) => Cow::Borrowed(value),
@@ -191,16 +197,11 @@ impl TrainModel {
     /// [`TrainModel::backward`] needs. `step` names the dropout masks.
     ///
     /// Without dropout, equal texts are encoded once; with it, each has masks and a vector of its own.
-    pub fn forward(&mut self, texts: &[Text], step: u32) -> Vec<f32> {
+    pub fn forward(&mut self, texts: &[Text<'_>], step: u32) -> Vec<f32> {
         self.step = step;
-        let has_masks = self.dropout != DropoutRates::NONE;
-        let named = texts.iter().map(|text| {
-            let key = TextKey { row: text.row, side: text.side };
-            (text.ids.as_slice(), if has_masks { key } else { TextKey::NO_MASKS })
-        });
-        let (encoded, vector_of) = distinct(named);
+        let (encoded, vector_of) = distinct(self.named(texts));
         self.vector_of = vector_of;
-        let lengths: Vec<usize> = encoded.iter().map(|(ids, _)| ids.len()).collect();
+        let lengths: Vec<usize> = encoded.iter().map(|text| text.ids.len()).collect();
         let n_threads = self.encoder.workers().n_threads();
         self.cuts = chunks(&lengths, n_threads, CHUNK_TOKENS);
         if self.tapes.len() < self.cuts.len() {
@@ -208,11 +209,10 @@ impl TrainModel {
         }
         let mut tapes = std::mem::take(&mut self.tapes);
         let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
-        let pass = self.pass(&lora);
+        let pass = self.pass(&lora, self.dropout(step));
         let work = self.cuts.iter().cloned().zip(&mut tapes).collect();
         self.encoder.workers().for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
-            let (ids, keys): (Vec<&[u32]>, _) = encoded[cut].iter().copied().unzip();
-            tape.begin(Packed::new(ids), keys, pass.n_tapes());
+            tape.begin(&encoded[cut], pass.n_tapes());
             forward(&pass, tape);
         });
         let vectors = tapes[..self.cuts.len()].iter();
@@ -222,6 +222,28 @@ impl TrainModel {
         let unit_bd = unit_bd.collect();
         self.tapes = tapes;
         unit_bd
+    }
+
+    /// The vectors of [`TrainModel::forward`], bit for bit, with the same masks, keeping nothing: the memory it takes does
+    /// not grow with the number of texts. It leaves what the last [`TrainModel::forward`] kept as it is.
+    pub fn forward_without_tape(&self, texts: &[Text<'_>], step: u32) -> Vec<f32> {
+        self.embed_in(self.named(texts), self.dropout(step))
+    }
+
+    /// `texts`, with the keys of their masks where masks are drawn.
+    fn named<'a>(&self, texts: &'a [Text<'a>]) -> impl Iterator<Item = Text<'a>> {
+        let has_masks = self.dropout != DropoutRates::NONE;
+        texts.iter().map(move |text| if has_masks { *text } else { Text::without_masks(text.ids) })
+    }
+
+    fn embed_in<'a>(
+        &self,
+        texts: impl Iterator<Item = Text<'a>>,
+        dropout: Option<Dropout>,
+    ) -> Vec<f32> {
+        let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
+        let pass = Pass { depth: Depth::Nowhere, ..self.pass(&lora, dropout) };
+        self.encoder.embed_in(&pass, &texts.collect::<Vec<_>>())
     }
 
     /// Tokens that the last [`TrainModel::forward`] encoded.
@@ -242,11 +264,11 @@ impl TrainModel {
         }
         let lowest_layer = self.depth().lowest_layer(n_layers);
         let mut gradients: Vec<Vec<f32>> =
-            self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
+            self.parameters.all.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
         let mut tapes = std::mem::take(&mut self.tapes);
         {
             let lora = lora_layers(&self.trained, &self.parameters, n_layers);
-            let pass = self.pass(&lora);
+            let pass = self.pass(&lora, self.dropout(self.step));
             let workers = self.encoder.workers();
             let tapes = &mut tapes[..self.cuts.len()];
             let work = self.cuts.iter().cloned().zip(&mut *tapes).collect();
@@ -279,23 +301,22 @@ impl TrainModel {
             }
         }
         self.tapes = tapes;
-        for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
+        for (parameter, gradient) in self.parameters.all.iter_mut().zip(gradients) {
             parameter.gradient = gradient;
         }
     }
 
     /// Unit vectors with the parameters as they are, without dropout; see [`Encoder::embed_ids`].
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        let lora = lora_layers(&self.trained, &self.parameters, self.encoder.n_layers());
-        let pass = Pass { dropout: None, depth: Depth::Nowhere, ..self.pass(&lora) };
-        self.encoder.embed_ids_in(&pass, ids)
+        self.embed_in(ids.iter().map(|ids| Text::without_masks(ids)), None)
     }
 
     /// The adapter with its values as they are; `None` under full fine-tuning.
     pub fn adapter(&self) -> Option<Adapter> {
         let Layout::Lora(adapter) = &self.trained else { return None };
         let mut adapter = adapter.clone();
-        for (module, factors) in adapter.modules.iter_mut().zip(self.parameters.chunks_exact(2)) {
+        for (module, factors) in adapter.modules.iter_mut().zip(self.parameters.all.chunks_exact(2))
+        {
             module.a_ri.clone_from(&factors[0].value);
             module.b_or.clone_from(&factors[1].value);
         }
@@ -306,8 +327,8 @@ impl TrainModel {
     pub fn weights(&self) -> Option<Weights> {
         let Layout::Full(weights) = &self.trained else { return None };
         let mut weights = weights.clone();
-        for parameter in &self.parameters {
-            weights.set(&parameter.name, parameter.value.clone());
+        for parameter in &self.parameters.all {
+            weights.set(parameter.name(), parameter.value.clone());
         }
         Some(weights)
     }
@@ -322,15 +343,21 @@ impl TrainModel {
         }
     }
 
-    fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
-        let dropout = Dropout { rates: self.dropout, seed: self.seed, step: self.step };
+    /// The masks of a step, if there are any.
+    fn dropout(&self, step: u32) -> Option<Dropout> {
+        let dropout = Dropout { rates: self.dropout, seed: self.seed, step };
+        (self.dropout != DropoutRates::NONE).then_some(dropout)
+    }
+
+    /// A pass with the parameters as they are, which keeps what a backward pass needs.
+    fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>], dropout: Option<Dropout>) -> Pass<'a> {
         let pass = self.encoder.pass(lora);
         Pass {
             word_vd: match self.trained {
-                Layout::Full(_) => &self.parameters[0].value,
+                Layout::Full(_) => &self.parameters.all[0].value,
                 Layout::Lora(_) => pass.word_vd,
             },
-            dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
+            dropout,
             depth: self.depth(),
             ..pass
         }
@@ -380,12 +407,12 @@ impl Layout {
 /// The adapted linear layers of every layer; none when no adapter is trained.
 fn lora_layers<'a>(
     trained: &Layout,
-    parameters: &'a [Parameter],
+    parameters: &'a Parameters,
     n_layers: usize,
 ) -> Vec<LoraLayer<'a>> {
     let Layout::Lora(adapter) = trained else { return Vec::new() };
     let mut layers = vec![LoraLayer::default(); n_layers];
-    for (module, factors) in adapter.modules.iter().zip(parameters.chunks_exact(2)) {
+    for (module, factors) in adapter.modules.iter().zip(parameters.all.chunks_exact(2)) {
         let &LoraModule { site: LinearSite { layer, kind }, r, scale, .. } = module;
         let (a_ri, b_or) = (&factors[0].value, &factors[1].value);
         layers[layer][kind as usize] = Some(Lora { r, scale, a_ri, b_or });
