@@ -9,7 +9,6 @@
 //! trained linear layer.
 
 use crate::architecture::LinearKind;
-use crate::folder::Pooling;
 use crate::forward::{Pass, Texts};
 use crate::lora::Member;
 use crate::model::{Layer, LayerNorm, Linear};
@@ -17,17 +16,11 @@ use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, sized};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 
-/// The gradient by the last hidden state, from the one by the unit vectors.
-pub(crate) fn backward_pool(pass: &Pass<'_>, chunk: &mut ChunkTape, dunit_bd: &[f32]) {
-    let isa = pass.isa();
-    let mut dpooled_bd = vec![0.0; dunit_bd.len()];
-    isa.normalize_backward(&mut dpooled_bd, dunit_bd, &chunk.unit_bd, &chunk.norm_b);
+/// The gradient by the last hidden state, from the one by the outputs.
+pub(crate) fn backward_head(pass: &Pass<'_>, chunk: &mut ChunkTape, doutput_bo: &[f32]) {
     let offsets = &chunk.packed.offsets;
     let dy_nd = sized(&mut chunk.gradients.dy_nd, chunk.packed.n_tokens() * pass.d());
-    match pass.pooling {
-        Pooling::Mean => isa.mean_pool_backward(dy_nd, &dpooled_bd, offsets),
-        Pooling::Cls => isa.cls_pool_backward(dy_nd, &dpooled_bd, offsets),
-    }
+    pass.head.backward(pass.isa(), dy_nd, doutput_bo, &chunk.head, offsets);
 }
 
 /// Carries a chunk's gradient through one layer: `gradients.dy_nd` is by its result before and, where

@@ -4,20 +4,33 @@
 //! activation. Batches are cut into chunks that one thread carries through the whole encoder. Where
 //! the cuts lie depends on the number of threads; nothing that is computed does.
 
-pub use loriot_kernels::dropout::Side;
+pub use loriot_kernels::dropout::{MAX_CANDIDATES, MAX_ROWS, Side, TextKey};
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::ops::Range;
 
 /// A text of a training batch.
-#[derive(Clone, Debug)]
-pub struct Text {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Text<'a> {
     /// Token ids with the special ones, at least one.
-    pub ids: Vec<u32>,
-    /// Row of its pair in the global batch, which with `side` names its dropout masks.
-    pub row: u32,
-    /// Its half of the pair.
-    pub side: Side,
+    pub ids: &'a [u32],
+    /// Its place in the batch, which names its dropout masks.
+    pub key: TextKey,
+}
+
+impl<'a> Text<'a> {
+    /// A text of a pass that draws no masks: equal texts are equal.
+    pub(crate) fn without_masks(ids: &'a [u32]) -> Text<'a> {
+        Text { ids, key: TextKey::query(0) }
+    }
+}
+
+/// A text, and which of a pass's adapters it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Work<'a> {
+    pub(crate) text: Text<'a>,
+    /// An index into the pass's adapters; an index past their end means no adapter.
+    pub(crate) adapter: usize,
 }
 
 /// Texts end to end.

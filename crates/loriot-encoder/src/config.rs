@@ -161,7 +161,7 @@ impl Fields<'_> {
         }
     }
 
-    /// Refuses what is not a plain BERT encoder.
+    /// Refuses a model that is not a plain BERT encoder.
     fn check_kind(&self) -> Result<(), ModelError> {
         let position = self.json.get("position_embedding_type");
         if !matches!(position, None | Some(Value::Null))

@@ -1,4 +1,4 @@
-//! How far down the gradient goes, and with that what is worth keeping for it.
+//! How far down the gradient goes. The forward pass keeps activations only from there on.
 
 use crate::architecture::{LinearKind, LinearSite};
 

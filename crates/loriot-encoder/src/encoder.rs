@@ -1,24 +1,22 @@
 //! Text in, unit vector out.
 
 use crate::adapter::{Adapter, AdapterError};
-use crate::batch::{Packed, Side, distinct};
-use crate::config::Config;
+use crate::base::{self, Base, BaseOptions};
+use crate::batch::{Side, Text, Work, distinct};
 use crate::depth::Depth;
 use crate::error::{HubError, ModelError};
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
-use crate::forward::{LoraLayer, Pass, forward};
+use crate::forward::{LoraLayer, Pass, forward, lora_layers};
+use crate::head::Head;
 use crate::hub;
 use crate::model::Model;
-use crate::tape::{ChunkTape, TextKey};
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::workers::{Workers, WorkersError};
 use loriot_files::{Hint, Sha256Hasher};
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::Precision;
-use std::borrow::Cow;
-use std::path::Path;
-use std::sync::Mutex;
+use std::sync::Arc;
 
 /// Tokens of a micro-batch that one thread embeds at a time.
 const MICRO_BATCH_TOKENS: usize = 320;
@@ -29,7 +27,7 @@ const ROW_GROUP: usize = 32;
 /// The longest training text unless something says otherwise, as in the guide that Loriot follows.
 pub const TRAINING_MAX_LENGTH: usize = 70;
 
-/// What to open, and how.
+/// Which model to open, and how; an adapter is folded in.
 #[derive(Clone, Debug)]
 pub struct EncoderOptions {
     /// A folder or a Hub id.
@@ -51,7 +49,7 @@ pub struct EncoderOptions {
 }
 
 impl EncoderOptions {
-    /// The model as its folder says, on all cores.
+    /// The model as its folder says, in f32 on all cores.
     pub fn new(model: impl Into<String>, isa: Isa) -> EncoderOptions {
         EncoderOptions {
             model: model.into(),
@@ -64,6 +62,49 @@ impl EncoderOptions {
             precision: Precision::F32,
         }
     }
+
+    /// The part that all encoders of one base share.
+    pub fn base(&self) -> BaseOptions {
+        let &EncoderOptions { threads, isa, precision, .. } = self;
+        BaseOptions { model: self.model.clone(), threads, isa, precision }
+    }
+
+    /// The rest.
+    pub fn reading(&self) -> Reading {
+        Reading {
+            adapter: self.adapter.clone(),
+            placement: Placement::Folded,
+            max_length: self.max_length,
+            query_prompt: self.query_prompt.clone(),
+            document_prompt: self.document_prompt.clone(),
+        }
+    }
+}
+
+/// What an encoder makes of its base.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// An adapter: a folder or a Hub id.
+    pub adapter: Option<String>,
+    /// How it is applied.
+    pub placement: Placement,
+    /// Longest text in tokens; otherwise what the adapter, then the model folder, says.
+    pub max_length: Option<usize>,
+    /// What is put before a query; otherwise what the adapter, then the model folder, says.
+    pub query_prompt: Option<String>,
+    /// What is put before a product or document; likewise.
+    pub document_prompt: Option<String>,
+}
+
+/// How an adapter is applied. Vectors agree within 1e-5 in f32.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Placement {
+    /// Added to the weights, which this encoder then has packed for itself: the fastest.
+    #[default]
+    Folded,
+    /// Computed beside the weights, which all encoders of the base share: little memory for each adapter, and
+    /// [`embed_together`] takes texts of several in one batch.
+    Beside,
 }
 
 /// An encoder could not be opened.
@@ -125,125 +166,98 @@ impl Hint for OpenError {
     }
 }
 
-/// A model folder in memory, with an adapter folded in where one was given.
+/// A [`Base`] as one shop reads it: with an adapter or none, prompts, and a maximum length.
 pub struct Encoder {
-    folder: ModelFolder,
-    tokenizer: Tokenizer,
-    model: Model,
-    /// As read; `None` once an adapter is folded in.
-    weights: Option<Weights>,
-    workers: Workers,
+    base: Arc<Base>,
+    /// The base's packed weights, or this encoder's own where an adapter is folded in.
+    model: Arc<Model>,
+    adapter: Option<(Arc<Adapter>, Placement)>,
     max_length: usize,
     prompts: Prompts,
     notes: Vec<String>,
-    base_identity: String,
     identity: String,
-    /// Buffers of threads that are done with them.
-    tapes: Mutex<Vec<ChunkTape>>,
 }
 
 impl Encoder {
     /// Opens what `options` names. Everything that does not fit is refused here.
     pub fn open(options: &EncoderOptions) -> Result<Encoder, OpenError> {
-        let workers = Workers::start(options.threads)?;
-        let path = hub::resolve(&options.model)?;
-        let mut folder = ModelFolder::open(&path)?;
-        folder.name.clone_from(&options.model);
-        let mut settings = Settings::open(&path)?;
-        let mut notes = folder.notes.clone();
-        if !options.isa.has_native(options.precision) {
-            notes.push(format!(
-                "`{}` multiplies no {precision}: weights are rounded to {precision} and products \
-                 taken in f32, no faster than in f32",
-                options.isa,
-                precision = options.precision
-            ));
+        let (path, folder) = base::open_folder(&options.model)?;
+        let reading = options.reading();
+        let adapter = OpenAdapter::open(&reading, &folder)?;
+        let folded = adapter.as_ref().map(|open| &open.adapter);
+        let (base, model) = Base::open_packed(&options.base(), &path, folder, folded)?;
+        if folded.is_none() {
+            _ = base.packed.set(model.clone());
         }
-        if !folder.normalize {
-            notes.push(format!(
-                "`{}` has no Normalize module; its vectors get length 1 here all the same",
-                options.model
-            ));
-        }
-        let weights = Weights::map(&path, &folder.config)?;
-        let adapter = match &options.adapter {
-            Some(name) => {
-                let path = hub::resolve_adapter(name)?;
-                Some((Adapter::open(&path, &folder.config)?, Settings::open(&path)?))
-            }
-            None => None,
-        };
-        let merged = adapter.as_ref().map(|(adapter, _)| adapter);
-        // Hashing the weights takes as long as everything else.
-        let (base_identity, loaded) = workers.join(
-            || weights.sha256(),
-            || Loaded::read(options, &path, &folder.config, &weights, merged, &workers),
-        );
+        Encoder::new(Arc::new(base), model, &reading, adapter)
+    }
 
-        let mut adapter_identity = String::new();
-        if let Some((adapter, trained)) = adapter {
+    fn new(
+        base: Arc<Base>,
+        model: Arc<Model>,
+        reading: &Reading,
+        adapter: Option<OpenAdapter>,
+    ) -> Result<Encoder, OpenError> {
+        let mut notes = base.notes.clone();
+        let mut settings = base.settings.clone();
+        let mut laid = None;
+        if let Some(OpenAdapter { adapter, settings: trained }) = adapter {
             if let Some(trained) = trained {
-                if trained.base.sha256 != base_identity {
+                if trained.base.sha256 != base.identity {
                     return Err(OpenError::OtherBase {
-                        adapter: options.adapter.clone().unwrap_or_default(),
+                        adapter: reading.adapter.clone().unwrap_or_default(),
                         wanted: short(&trained.base.sha256),
                         wanted_name: trained.base.name,
-                        model: options.model.clone(),
-                        found: short(&base_identity),
+                        model: base.folder.name.clone(),
+                        found: short(&base.identity),
                     });
                 }
                 settings = Some(trained);
             }
-            adapter_identity = adapter.sha256();
-            notes.extend(adapter.notes);
+            notes.extend(adapter.notes.iter().cloned());
+            laid = Some((Arc::new(adapter), reading.placement));
         }
-        let Loaded { tokenizer, tokenizer_identity, model } = loaded?;
 
+        let folder = &base.folder;
         let limit = folder.config.max_positions;
         let from_files = settings.as_ref().map(|settings| settings.max_length);
-        let asked = options.max_length.or(from_files).or(folder.max_length).unwrap_or(limit);
+        let asked = reading.max_length.or(from_files).or(folder.max_length).unwrap_or(limit);
         if asked < 3 {
             return Err(OpenError::MaxLength { found: asked, limit });
         }
-        let max_length = asked.min(limit);
         let prompt = |flag: &Option<String>, file: fn(&Settings) -> &String, folder: &String| {
             flag.as_ref().or(settings.as_ref().map(file)).unwrap_or(folder).clone()
         };
         let prompts = Prompts {
-            query: prompt(&options.query_prompt, |s| &s.query_prompt, &folder.prompts.query),
+            query: prompt(&reading.query_prompt, |s| &s.query_prompt, &folder.prompts.query),
             document: prompt(
-                &options.document_prompt,
+                &reading.document_prompt,
                 |s| &s.document_prompt,
                 &folder.prompts.document,
             ),
         };
-
-        let weights = options.adapter.is_none().then_some(weights);
         let mut encoder = Encoder {
-            folder,
-            tokenizer,
+            base,
             model,
-            weights,
-            workers,
-            max_length,
+            adapter: laid,
+            max_length: asked.min(limit),
             prompts,
             notes,
-            base_identity,
             identity: String::new(),
-            tapes: Mutex::default(),
         };
-        encoder.identity = encoder.identify(&adapter_identity, &tokenizer_identity);
+        encoder.identity = encoder.identify();
         Ok(encoder)
     }
 
     /// What decides a document's vector: two encoders of one identity embed documents alike.
-    fn identify(&self, adapter_identity: &str, tokenizer_identity: &str) -> String {
+    fn identify(&self) -> String {
+        let adapter_identity = self.adapter.as_ref().map(|(adapter, _)| adapter.sha256());
         let mut hasher = Sha256Hasher::new();
         hasher.field(b"loriot document encoder 1");
-        hasher.field(self.base_identity.as_bytes());
-        hasher.field(adapter_identity.as_bytes());
-        hasher.field(tokenizer_identity.as_bytes());
-        hasher.field(match self.folder.pooling {
+        hasher.field(self.base.identity.as_bytes());
+        hasher.field(adapter_identity.unwrap_or_default().as_bytes());
+        hasher.field(self.base.tokenizer_identity.as_bytes());
+        hasher.field(match self.base.folder.pooling {
             Pooling::Mean => b"mean",
             Pooling::Cls => b"cls",
         });
@@ -254,12 +268,12 @@ impl Encoder {
 
     /// Width of a vector.
     pub fn dim(&self) -> usize {
-        self.folder.config.hidden_size
+        self.base.folder.config.hidden_size
     }
 
     /// Encoder layers.
     pub fn n_layers(&self) -> usize {
-        self.folder.config.n_layers
+        self.base.folder.config.n_layers
     }
 
     /// Longest text in tokens, special ones included; longer ones are cut.
@@ -269,17 +283,17 @@ impl Encoder {
 
     /// What the model folder said beside the weights.
     pub fn folder(&self) -> &ModelFolder {
-        &self.folder
+        &self.base.folder
     }
 
     /// Text to ids.
     pub fn tokenizer(&self) -> &Tokenizer {
-        &self.tokenizer
+        &self.base.tokenizer
     }
 
     /// How token states become one vector.
     pub fn pooling(&self) -> Pooling {
-        self.folder.pooling
+        self.base.folder.pooling
     }
 
     /// What is put before texts.
@@ -301,7 +315,7 @@ impl Encoder {
 
     /// SHA-256 of the weights alone, before an adapter is folded in.
     pub fn base_identity(&self) -> &str {
-        &self.base_identity
+        &self.base.identity
     }
 
     /// The instruction set this runs on.
@@ -314,14 +328,19 @@ impl Encoder {
         self.model.precision
     }
 
-    /// The weights as read; `None` where an adapter was folded in.
+    /// The weights as read; `None` where there is an adapter.
     pub fn weights(&self) -> Option<&Weights> {
-        self.weights.as_ref()
+        self.adapter.is_none().then_some(&self.base.weights)
+    }
+
+    /// What this encoder shares with others.
+    pub fn base(&self) -> &Arc<Base> {
+        &self.base
     }
 
     /// The threads this runs on.
     pub fn workers(&self) -> &Workers {
-        &self.workers
+        &self.base.workers
     }
 
     /// What `loriot.json` says beside an adapter trained on this encoder.
@@ -330,11 +349,11 @@ impl Encoder {
             query_prompt: self.prompts.query.clone(),
             document_prompt: self.prompts.document.clone(),
             max_length: self.max_length,
-            pooling: self.folder.pooling,
+            pooling: self.base.folder.pooling,
             normalize: true,
             base: crate::folder::Base {
-                name: self.folder.name.clone(),
-                sha256: self.base_identity.clone(),
+                name: self.base.folder.name.clone(),
+                sha256: self.base.identity.clone(),
             },
         }
     }
@@ -345,13 +364,13 @@ impl Encoder {
             Side::Query => &self.prompts.query,
             Side::Product => &self.prompts.document,
         };
-        let share = texts.len().div_ceil(4 * self.workers.n_threads()).max(1);
+        let share = texts.len().div_ceil(4 * self.base.workers.n_threads()).max(1);
         let encode = |text: &&str| match prompt.as_str() {
-            "" => self.tokenizer.encode(text, self.max_length),
-            prompt => self.tokenizer.encode(&format!("{prompt}{text}"), self.max_length),
+            "" => self.base.tokenizer.encode(text, self.max_length),
+            prompt => self.base.tokenizer.encode(&format!("{prompt}{text}"), self.max_length),
         };
         let encode_share = |share: &[&str]| share.iter().map(encode).collect::<Vec<_>>();
-        self.workers.map(texts.chunks(share).collect(), encode_share).concat()
+        self.base.workers.map(texts.chunks(share).collect(), encode_share).concat()
     }
 
     /// Unit vectors `(b, d)` of `texts`, in their order.
@@ -364,92 +383,155 @@ impl Encoder {
     /// Equal texts are encoded once. A text's vector has the same bits whatever else is embedded with
     /// it and on however many threads.
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        self.embed_ids_in(&self.pass(&[]), ids)
+        let adapters = [self.lora_layers()];
+        let texts: Vec<Text<'_>> = ids.iter().map(|ids| Text::without_masks(ids)).collect();
+        self.embed_in(&self.pass(&adapters), &texts)
     }
 
-    /// [`Encoder::embed_ids`] with what a pass has beside the packed weights.
-    pub(crate) fn embed_ids_in(&self, pass: &Pass<'_>, ids: &[Vec<u32>]) -> Vec<f32> {
-        let d = self.dim();
-        let mut longest_first: Vec<usize> = (0..ids.len()).collect();
-        longest_first.sort_by_key(|&text| std::cmp::Reverse(ids[text].len()));
-        let (texts, vector_of) = distinct(longest_first.iter().map(|&text| ids[text].as_slice()));
+    /// Outputs of `texts`, in their order, by a pass with one adapter that keeps nothing for a backward pass.
+    pub(crate) fn embed_in(&self, pass: &Pass<'_>, texts: &[Text<'_>]) -> Vec<f32> {
+        let work = texts.iter().map(|&text| Work { text, adapter: 0 }).collect::<Vec<_>>();
+        self.base.embed_work(pass, &work)
+    }
 
-        let embed = |texts: &[&[u32]]| {
-            let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
-            let keys = vec![TextKey::NO_MASKS; texts.len()];
-            tape.begin(Packed::new(texts.iter().copied()), keys, pass.n_tapes());
-            forward(pass, &mut tape);
-            let unit_bd = tape.unit_bd.clone();
-            self.tapes.lock().expect("no holder panics").push(tape);
-            unit_bd
-        };
-        let batches = micro_batches(&texts, self.workers.n_threads());
-        let vectors = self.workers.map(batches, embed).concat();
-
-        let mut unit_bd = vec![0.0; ids.len() * d];
-        for (&text, &vector) in longest_first.iter().zip(&vector_of) {
-            unit_bd[text * d..][..d].copy_from_slice(&vectors[vector as usize * d..][..d]);
+    /// The adapter laid beside the weights, by layer; none where there is none, or it is folded in.
+    fn lora_layers(&self) -> Vec<LoraLayer<'_>> {
+        match &self.adapter {
+            Some((adapter, Placement::Beside)) => {
+                let factors = |site| {
+                    let module = adapter.modules.iter().find(|module| module.site == site)?;
+                    Some((module.a_ri.as_slice(), module.b_or.as_slice()))
+                };
+                lora_layers(adapter, self.n_layers(), factors)
+            }
+            _ => Vec::new(),
         }
-        unit_bd
     }
 
     /// A pass without dropout in which nothing is trained.
-    pub(crate) fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
+    pub(crate) fn pass<'a>(&'a self, adapters: &'a [Vec<LoraLayer<'a>>]) -> Pass<'a> {
         Pass {
             model: &self.model,
             word_vd: self.model.embeddings.word_vd.values(),
-            lora,
+            adapters,
             dropout: None,
-            pooling: self.folder.pooling,
+            head: Head::UnitVector(self.base.folder.pooling),
             depth: Depth::Nowhere,
         }
     }
 
-    /// The packed weights, and the threads to pack them anew with.
+    /// The packed weights, for this encoder alone, and the threads to pack them anew with.
     pub(crate) fn model_mut(&mut self) -> (&mut Model, &Workers) {
-        (&mut self.model, &self.workers)
+        if let Some(base) = Arc::get_mut(&mut self.base) {
+            // Nobody else reads the base, so nobody else will want its packed weights.
+            base.packed.take();
+        }
+        let base = &*self.base;
+        if Arc::get_mut(&mut self.model).is_none() {
+            let config = &base.folder.config;
+            let (isa, precision) = (base.isa, base.precision);
+            self.model =
+                Arc::new(Model::pack(&base.weights, config, isa, precision, &base.workers));
+        }
+        let model = Arc::get_mut(&mut self.model).expect("it was made unique above");
+        (model, &base.workers)
     }
 }
 
-/// What is read from the files while the weights are hashed.
-struct Loaded {
-    tokenizer: Tokenizer,
-    tokenizer_identity: String,
-    model: Model,
+impl Base {
+    /// An encoder of this base. An adapter that does not fit is refused here.
+    pub fn read(self: &Arc<Base>, reading: &Reading) -> Result<Encoder, OpenError> {
+        let adapter = OpenAdapter::open(reading, &self.folder)?;
+        let model = match &adapter {
+            Some(open) if reading.placement == Placement::Folded => self.fold(&open.adapter)?,
+            _ => self.packed(),
+        };
+        Encoder::new(self.clone(), model, reading, adapter)
+    }
+
+    /// Outputs of `work`, in its order, by a pass that keeps nothing for a backward pass. Texts that are equal, their
+    /// adapter and the keys of their masks included, are encoded once.
+    fn embed_work(&self, pass: &Pass<'_>, work: &[Work<'_>]) -> Vec<f32> {
+        assert_eq!(pass.depth, Depth::Nowhere, "a backward pass needs a tape of its own");
+        let width = pass.head.width(pass.d());
+        let mut longest_first: Vec<usize> = (0..work.len()).collect();
+        longest_first.sort_by_key(|&at| std::cmp::Reverse(work[at].text.ids.len()));
+        let (encoded, output_of) = distinct(longest_first.iter().map(|&at| work[at]));
+
+        let embed = |batch: &[Work<'_>]| {
+            // Texts of one adapter stand together, in the order they had.
+            let mut order: Vec<usize> = (0..batch.len()).collect();
+            order.sort_by_key(|&at| batch[at].adapter);
+            let ordered: Vec<Work<'_>> = order.iter().map(|&at| batch[at]).collect();
+            let mut tape = self.tapes.lock().expect("no holder panics").pop().unwrap_or_default();
+            tape.begin(&ordered, pass.n_tapes());
+            forward(pass, &mut tape);
+            let mut output_bo = vec![0.0; batch.len() * width];
+            for (&at, output) in order.iter().zip(tape.head.output_bo.chunks_exact(width)) {
+                output_bo[at * width..][..width].copy_from_slice(output);
+            }
+            self.tapes.lock().expect("no holder panics").push(tape);
+            output_bo
+        };
+        let batches = micro_batches(&encoded, self.workers.n_threads());
+        let outputs = self.workers.map(batches, embed).concat();
+
+        let mut output_bo = vec![0.0; work.len() * width];
+        for (&at, &output) in longest_first.iter().zip(&output_of) {
+            output_bo[at * width..][..width]
+                .copy_from_slice(&outputs[output as usize * width..][..width]);
+        }
+        output_bo
+    }
 }
 
-impl Loaded {
-    fn read(
-        options: &EncoderOptions,
-        path: &Path,
-        config: &Config,
-        weights: &Weights,
-        adapter: Option<&Adapter>,
-        workers: &Workers,
-    ) -> Result<Loaded, OpenError> {
-        let tokenizer = Tokenizer::open(path, config.vocab_size)?;
-        let tokenizer_identity = tokenizer.sha256();
-        weights.check_finite().map_err(ModelError::from)?;
-        let mut weights = Cow::Borrowed(weights);
-        if let Some(adapter) = adapter {
-            adapter.merge_into(weights.to_mut())?;
-        }
-        let model = Model::pack(&weights, config, options.isa, options.precision, workers);
-        Ok(Loaded { tokenizer, tokenizer_identity, model })
+/// Unit vectors `(b, d)` of tokenised texts, in their order, each for one of `encoders`, by its index.
+///
+/// All texts go through the shared weights together; what an adapter adds is computed for its own texts. A vector has
+/// the bits that its encoder gives it alone.
+///
+/// # Panics
+///
+/// If two encoders do not share packed weights: they are of different bases, or one has its adapter folded in.
+pub fn embed_together(encoders: &[&Encoder], texts: &[(usize, Vec<u32>)]) -> Vec<f32> {
+    let is_known = texts.iter().all(|&(encoder, _)| encoder < encoders.len());
+    assert!(is_known, "texts for encoders that are not there");
+    let Some(first) = encoders.first() else { return Vec::new() };
+    let shares = |encoder: &&Encoder| Arc::ptr_eq(&encoder.model, &first.model);
+    assert!(encoders.iter().all(shares), "the encoders do not share packed weights");
+    let adapters: Vec<_> = encoders.iter().map(|encoder| encoder.lora_layers()).collect();
+    let work = texts.iter().map(|(adapter, ids)| (Text::without_masks(ids), *adapter));
+    let work: Vec<Work<'_>> = work.map(|(text, adapter)| Work { text, adapter }).collect();
+    first.base.embed_work(&first.pass(&adapters), &work)
+}
+
+/// An adapter's folder.
+struct OpenAdapter {
+    adapter: Adapter,
+    /// Its `loriot.json`.
+    settings: Option<Settings>,
+}
+
+impl OpenAdapter {
+    fn open(reading: &Reading, folder: &ModelFolder) -> Result<Option<OpenAdapter>, OpenError> {
+        let Some(name) = &reading.adapter else { return Ok(None) };
+        let path = hub::resolve_adapter(name)?;
+        let adapter = Adapter::open(&path, &folder.config)?;
+        Ok(Some(OpenAdapter { adapter, settings: Settings::open(&path)? }))
     }
 }
 
 /// Cuts texts that are sorted by length into micro-batches of about [`MICRO_BATCH_TOKENS`], smaller
 /// where there would be too few for the threads. A batch ends where its tokens fill whole groups of
 /// [`ROW_GROUP`] best, so that the kernels' last rows are few.
-fn micro_batches<'a, 'b>(mut texts: &'a [&'b [u32]], n_threads: usize) -> Vec<&'a [&'b [u32]]> {
-    let total: usize = texts.iter().map(|ids| ids.len()).sum();
+fn micro_batches<'a, 'b>(mut texts: &'a [Work<'b>], n_threads: usize) -> Vec<&'a [Work<'b>]> {
+    let total: usize = texts.iter().map(|work| work.text.ids.len()).sum();
     let budget = total.div_ceil(n_threads).min(MICRO_BATCH_TOKENS);
     let mut batches = Vec::new();
     while !texts.is_empty() {
         let (mut tokens, mut best, mut best_fill) = (0, texts.len(), 0.0);
-        for (at, ids) in texts.iter().enumerate() {
-            tokens += ids.len();
+        for (at, work) in texts.iter().enumerate() {
+            tokens += work.text.ids.len();
             let fill = tokens as f64 / tokens.next_multiple_of(ROW_GROUP) as f64;
             if tokens >= budget - budget / 4 && fill > best_fill {
                 (best, best_fill) = (at + 1, fill);
@@ -478,11 +560,13 @@ mod tests {
         for n_texts in [0, 1, 2, 3, 50, 1_000] {
             let ids: Vec<Vec<u32>> =
                 (0..n_texts).map(|text| vec![0; 60 - text * 55 / n_texts]).collect();
-            let texts: Vec<&[u32]> = ids.iter().map(Vec::as_slice).collect();
+            let work = |ids| Work { text: Text::without_masks(ids), adapter: 0 };
+            let texts: Vec<Work<'_>> = ids.iter().map(|ids| work(ids)).collect();
             for n_threads in [1, 2, 8] {
                 let batches = micro_batches(&texts, n_threads);
                 assert_eq!(batches.concat(), texts);
-                let tokens = batches.iter().map(|batch| batch.iter().map(|ids| ids.len()).sum());
+                let tokens =
+                    batches.iter().map(|batch| batch.iter().map(|work| work.text.ids.len()).sum());
                 let tokens: Vec<usize> = tokens.collect();
                 assert!(
                     tokens

@@ -403,7 +403,7 @@ pub enum HubError {
         /// The HTTP status.
         status: u16,
     },
-    /// The repository lacks what a model or adapter must have.
+    /// The repository lacks a file that every model or adapter has.
     #[error("`{id}` on the Hub has no `{file}`")]
     NoFile {
         /// As given.

@@ -4,27 +4,40 @@
 //! x₀ = dropout(LN(word + position + type))
 //! per layer:  c = attention(x·Wqkvᵀ + b)      m = LN(x + dropout(c·Woᵀ + b))
 //!             y = LN(m + dropout(f(m·W₁ᵀ + b)·W₂ᵀ + b))
-//! u = pool(y) / ‖pool(y)‖
 //! ```
 //!
-//! as in `transformers.BertModel` and sentence-transformers' Pooling and Normalize.
+//! as in `transformers.BertModel`; the rest is the [`Head`]'s.
 
-use crate::architecture::{LinearKind, QKV};
+use crate::adapter::{Adapter, LoraModule};
+use crate::architecture::{LinearKind, LinearSite, QKV};
+use crate::batch::TextKey;
 use crate::depth::Depth;
-use crate::folder::Pooling;
+use crate::head::Head;
 use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model};
-use crate::tape::{
-    ChunkTape, Dropout, LayerTape, PerStage, Scratch, TextKey, copied, lora_site, sized,
-};
+use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, copied, lora_site, sized};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::{Site, Stream, TextDropout};
-use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
+use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut, Precision};
 use std::ops::Range;
 
 /// The adapted linear layers of one layer.
 pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; LinearKind::COUNT];
+
+/// The linear layers of every layer that `adapter` adapts, with the factors A and B that `factors` gives for each.
+pub(crate) fn lora_layers<'a>(
+    adapter: &Adapter,
+    n_layers: usize,
+    factors: impl Fn(LinearSite) -> Option<(&'a [f32], &'a [f32])>,
+) -> Vec<LoraLayer<'a>> {
+    let mut layers = vec![LoraLayer::default(); n_layers];
+    for &LoraModule { site, r, scale, .. } in &adapter.modules {
+        let lora = factors(site).map(|(a_ri, b_or)| Lora { r, scale, a_ri, b_or });
+        layers[site.layer][site.kind as usize] = lora;
+    }
+    layers
+}
 
 /// What a pass runs with, beside the chunk.
 #[derive(Clone, Copy)]
@@ -32,10 +45,11 @@ pub(crate) struct Pass<'a> {
     pub(crate) model: &'a Model,
     /// The word embedding: the model's, or the one that is being trained.
     pub(crate) word_vd: &'a [f32],
-    /// One entry a layer, or none at all.
-    pub(crate) lora: &'a [LoraLayer<'a>],
+    /// What is laid beside the weights: each adapter has one entry a layer, or none at all. A chunk's
+    /// [`Segment`]s say which rows each is for. A pass that trains has one for all rows.
+    pub(crate) adapters: &'a [Vec<LoraLayer<'a>>],
     pub(crate) dropout: Option<Dropout>,
-    pub(crate) pooling: Pooling,
+    pub(crate) head: Head,
     pub(crate) depth: Depth,
 }
 
@@ -49,9 +63,18 @@ impl Pass<'_> {
         self.model.isa
     }
 
-    /// A product of activations and an adapter's factor, in the model's precision; see [`Isa::gemm`].
+    /// What products with adapters' factors are taken in: the model's precision, or f32 where that is for packed weights
+    /// alone.
+    pub(crate) fn lora_precision(&self) -> Precision {
+        match self.model.precision {
+            Precision::Int8 => Precision::F32,
+            precision => precision,
+        }
+    }
+
+    /// A product of activations and an adapter's factor; see [`Isa::gemm`].
     pub(crate) fn lora_gemm(&self, c_mn: MatMut, alpha: f32, a_mk: Mat, b_kn: Mat, init: Init) {
-        let precision = self.model.precision;
+        let precision = self.lora_precision();
         self.isa().for_narrow(precision).gemm_in(precision, c_mn, alpha, a_mk, b_kn, init);
     }
 
@@ -74,15 +97,24 @@ impl Pass<'_> {
         }
     }
 
+    /// The adapted layer of the adapter that is trained.
     pub(crate) fn lora(&self, layer: usize, kind: LinearKind) -> Option<Lora<'_>> {
-        self.lora.get(layer).and_then(|kinds| kinds[kind as usize])
+        self.lora_of(0, layer, kind)
     }
 
-    /// The adapters that read the same input as `kind`.
+    /// The adapted layers that read the same input as `kind`, of the adapter that is trained.
     pub(crate) fn lora_group(&self, layer: usize, kind: LinearKind) -> Group<'_> {
+        self.lora_group_of(0, layer, kind)
+    }
+
+    fn lora_of(&self, adapter: usize, layer: usize, kind: LinearKind) -> Option<Lora<'_>> {
+        self.adapters.get(adapter)?.get(layer).and_then(|kinds| kinds[kind as usize])
+    }
+
+    fn lora_group_of(&self, adapter: usize, layer: usize, kind: LinearKind) -> Group<'_> {
         let kinds = self.model.config.family.linear_kinds();
         let same_input = kinds.filter(|other| other.stage() == kind.stage());
-        Group::new(same_input.filter_map(|kind| Some((kind, self.lora(layer, kind)?))))
+        Group::new(same_input.filter_map(|kind| Some((kind, self.lora_of(adapter, layer, kind)?))))
     }
 
     /// Whether each adapter drops its own part of its input.
@@ -180,16 +212,24 @@ pub(crate) struct Texts<'a> {
     pub(crate) keys: &'a [TextKey],
 }
 
+/// Rows of a chunk that belong to one adapter. `adapter` is an index into [`Pass::adapters`]; past their end it means
+/// no adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) rows: Range<usize>,
+    pub(crate) adapter: usize,
+}
+
 impl<'a> Texts<'a> {
     fn rows(self) -> impl Iterator<Item = (Range<usize>, TextKey)> + 'a {
         self.offsets.windows(2).map(|pair| pair[0]..pair[1]).zip(self.keys.iter().copied())
     }
 }
 
-/// Runs a chunk from ids to unit vectors, which it leaves in `chunk.unit_bd`.
+/// Runs a chunk from ids to the outputs of its texts, which it leaves in `chunk.head`.
 pub(crate) fn forward(pass: &Pass<'_>, chunk: &mut ChunkTape) {
     embed_tokens(pass, chunk);
-    let ChunkTape { packed, keys, layers, scratch, .. } = chunk;
+    let ChunkTape { packed, keys, segments, layers, head, scratch, .. } = chunk;
     let texts = Texts { offsets: &packed.offsets, keys };
     let lowest_layer = pass.lowest_layer();
     for layer in 0..pass.model.config.n_layers {
@@ -197,9 +237,9 @@ pub(crate) fn forward(pass: &Pass<'_>, chunk: &mut ChunkTape) {
             copied(&mut chunk.lowest_x_nd, &scratch.x_nd);
         }
         let kept = layer.checked_sub(lowest_layer).map(|tape| &mut layers[tape]);
-        forward_layer(pass, layer, kept, texts, scratch);
+        forward_layer(pass, layer, kept, texts, segments, scratch);
     }
-    pool(pass, &scratch.x_nd, texts, &mut chunk.norm_b, &mut chunk.unit_bd);
+    pass.head.forward(pass.isa(), head, &scratch.x_nd, &packed.offsets, pass.d());
 }
 
 /// `x₀` of every token, into `scratch.x_nd`.
@@ -236,6 +276,7 @@ fn forward_layer(
     layer: usize,
     kept: Option<&mut LayerTape>,
     texts: Texts<'_>,
+    segments: &[Segment],
     scratch: &mut Scratch,
 ) {
     let config = &pass.model.config;
@@ -244,7 +285,7 @@ fn forward_layer(
     let Layer { qkv, attention_output, attention_norm, intermediate, output, output_norm } =
         &pass.model.layers[layer];
 
-    let linear = LinearPass { pass, layer, texts };
+    let linear = LinearPass { pass, layer, texts, segments };
     let Scratch { x_nd, unkept, lora, .. } = scratch;
     let keeps = kept.is_some();
     let tape = kept.unwrap_or(unkept);
@@ -304,15 +345,21 @@ fn forward_layer(
     );
 }
 
-/// The linear layers of one layer, each with what its adapter adds.
+/// The linear layers of one layer, each with what its adapters add.
 struct LinearPass<'a> {
     pass: &'a Pass<'a>,
     layer: usize,
     texts: Texts<'a>,
+    segments: &'a [Segment],
 }
 
 impl LinearPass<'_> {
-    /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`.
+    /// `y = x·Wᵀ + bias` of the layers of `kinds`, which share `x` and lie side by side in `y`, and to each segment's
+    /// rows what its adapter adds.
+    ///
+    /// One adapter for all rows is added tile by tile while the product is made. Several are added to the finished
+    /// product of all rows, so that the weight is read once. The bits are the same: the sum of an element goes on where
+    /// it stopped. int8 products take nothing in their tiles, so that adapters come afterwards there, in f32.
     #[allow(clippy::too_many_arguments, reason = "a product and what goes into it on either side")]
     fn run(
         &self,
@@ -327,15 +374,64 @@ impl LinearPass<'_> {
         let (isa, config) = (self.pass.isa(), &self.pass.model.config);
         let (o, i) = (linear.o(), kinds[0].shape(config).1);
         let n = x_ni.len() / i;
-        let (y, x) = (MatMut::row_major(y_no, n, o), Mat::row_major(x_ni, n, i));
+        let x = Mat::row_major(x_ni, n, i);
         let (weight, init) = (&linear.weight, Init::Bias(&linear.bias_o));
-        let group = self.pass.lora_group(self.layer, kinds[0]);
-        let r = group.rank();
-        if r == 0 {
-            isa.linear_with(y, x, weight, init, None, epilogue);
-            return;
+        let group_of =
+            |segment: &Segment| self.pass.lora_group_of(segment.adapter, self.layer, kinds[0]);
+        let adapted: Vec<(&Segment, Group<'_>)> = self
+            .segments
+            .iter()
+            .map(|segment| (segment, group_of(segment)))
+            .filter(|(_, group)| group.rank() > 0)
+            .collect();
+        let xa_nr = xa_nr.get_mut(kinds[0]);
+        let columns_of = |kind: LinearKind| kind.columns(config);
+        match adapted.as_slice() {
+            [] => {
+                let y = MatMut::row_major(y_no, n, o);
+                isa.linear_with(y, x, weight, init, None, epilogue);
+            }
+            [(segment, group)] if segment.rows == (0..n) && !self.is_int8() => {
+                let r = group.rank();
+                self.project(xa_nr, group, x_ni, scratch);
+                let b = group.stack_b(scratch, o, columns_of);
+                let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
+                let y = MatMut::row_major(y_no, n, o);
+                isa.linear_with(y, x, weight, init, Some(added), epilogue);
+            }
+            several => {
+                let y = MatMut::row_major(y_no, n, o);
+                isa.linear_with(y, x, weight, init, None, Epilogue::None);
+                let precision = self.pass.lora_precision();
+                for (Segment { rows, .. }, group) in several {
+                    let r = group.rank();
+                    self.project(xa_nr, group, &x_ni[rows.start * i..rows.end * i], scratch);
+                    let b = group.stack_b(scratch, o, columns_of);
+                    let xa = Mat::row_major(xa_nr, rows.len(), r);
+                    let y_no = &mut y_no[rows.start * o..rows.end * o];
+                    let y = MatMut::row_major(y_no, rows.len(), o);
+                    isa.gemm_in(precision, y, 1.0, xa, b, Init::Accumulate);
+                }
+                epilogue.finish(isa, MatMut::row_major(y_no, n, o));
+            }
         }
-        let xa_nr = sized(xa_nr.get_mut(kinds[0]), n * r);
+    }
+
+    fn is_int8(&self) -> bool {
+        self.pass.model.precision == Precision::Int8
+    }
+
+    /// `dropout(x)·Aᵀ` of the adapted layers of `group`, side by side, into `xa_nr`.
+    fn project(
+        &self,
+        xa_nr: &mut Vec<f32>,
+        group: &Group<'_>,
+        x_ni: &[f32],
+        scratch: &mut Vec<f32>,
+    ) {
+        let (r, i) = (group.rank(), group.n_inputs());
+        let n = x_ni.len() / i;
+        let xa_nr = sized(xa_nr, n * r);
         if self.pass.drops_lora() {
             for Member { kind, lora, columns } in group.members() {
                 let x_ni = self.pass.drop_lora(scratch, x_ni, self.texts, self.layer, *kind);
@@ -343,29 +439,8 @@ impl LinearPass<'_> {
                 self.pass.lora_gemm(xa, 1.0, Mat::row_major(x_ni, n, i), lora.a().t(), Init::Zero);
             }
         } else {
-            let a = group.stack_a(scratch, false);
+            let (a, x) = (group.stack_a(scratch, false), Mat::row_major(x_ni, n, i));
             self.pass.lora_gemm(MatMut::row_major(xa_nr, n, r), 1.0, x, a.t(), Init::Zero);
         }
-        let b = group.stack_b(scratch, o, |kind| kind.columns(config));
-        let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
-        isa.linear_with(y, x, weight, init, Some(added), epilogue);
     }
-}
-
-/// Pools the last hidden state of each text and scales it to length 1.
-fn pool(
-    pass: &Pass<'_>,
-    hidden_nd: &[f32],
-    texts: Texts<'_>,
-    norm_b: &mut Vec<f32>,
-    unit_bd: &mut Vec<f32>,
-) {
-    let b = texts.offsets.len() - 1;
-    let isa = pass.isa();
-    let mut pooled_bd = vec![0.0; b * pass.d()];
-    match pass.pooling {
-        Pooling::Mean => isa.mean_pool(&mut pooled_bd, hidden_nd, texts.offsets),
-        Pooling::Cls => isa.cls_pool(&mut pooled_bd, hidden_nd, texts.offsets),
-    }
-    isa.normalize(sized(unit_bd, b * pass.d()), sized(norm_b, b), &pooled_bd);
 }

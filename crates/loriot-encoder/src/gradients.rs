@@ -181,7 +181,7 @@ pub(crate) struct EmbeddingGradients<'a> {
 }
 
 impl EmbeddingGradients<'_> {
-    /// Adds what the gradient by `x₀`, which lies in every chunk's `dy_nd`, gives.
+    /// Adds to all of them, given the gradient by `x₀` in every chunk's `dy_nd`.
     pub(crate) fn add(self, pass: &Pass<'_>, chunks: &mut [ChunkTape], workers: &Workers) {
         let (isa, d) = (pass.isa(), pass.d());
         workers.for_each(chunks.iter_mut().collect(), |chunk: &mut ChunkTape| {

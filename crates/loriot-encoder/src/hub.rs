@@ -115,7 +115,7 @@ impl Hub {
         }
     }
 
-    /// Fetches what the cache lacks of the newest commit, and gives its folder in the cache.
+    /// Fetches the files of the newest commit that the cache lacks. Returns the commit's folder in the cache.
     fn fetch(&self, id: &str, kind: Kind) -> Result<PathBuf, HubError> {
         let error = |error: ApiError| hub_error(id, error);
         let mut builder = ApiBuilder::from_env().with_cache_dir(self.cache.clone()).with_retries(3);
@@ -213,7 +213,7 @@ impl Snapshot<'_> {
         Ok(true)
     }
 
-    /// A fetched file as JSON, `null` if it is none: opening the folder says what is wrong with it.
+    /// A fetched file as JSON, or `null` if it is not JSON: the error comes later, when the folder is opened.
     fn json(&self, name: &str) -> Value {
         loriot_files::read_json(&self.dir.join(name), 16 << 20).unwrap_or_default()
     }

@@ -1,14 +1,15 @@
 //! BERT-type encoders: files, tokens, forward and backward pass, LoRA.
 //!
 //! The same code runs in training, embedding and serving. It knows no catalogue, no loss and no
-//! optimiser. Texts lie packed, end to end; there is no padding anywhere.
+//! schedule. Texts lie packed, end to end; there is no padding anywhere.
 //!
 //! In reading order: [`config`] the sizes of a model · [`architecture`] its tensors by role ·
 //! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
 //! `tape` what a pass keeps ·
-//! `forward`, `lora`, `backward`, `row_product`, `gradients` the passes · [`encoder`] text to unit vector ·
+//! `forward`, `head`, `lora`, `backward`, `row_product`, `gradients` the passes · [`base`] a model in memory, shared by
+//! its encoders · [`encoder`] text to unit vector · [`parameters`] trained tensors and Adam's moments ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
 
 pub mod architecture;
@@ -35,6 +36,8 @@ mod tape;
 
 mod forward;
 
+mod head;
+
 mod lora;
 
 mod backward;
@@ -43,7 +46,10 @@ mod row_product;
 
 mod gradients;
 
+pub mod base;
 pub mod encoder;
+
+pub mod parameters;
 
 pub mod train_model;
 
@@ -51,8 +57,9 @@ pub mod reference;
 
 pub mod workers;
 
-pub use batch::{Side, Text};
-pub use encoder::{Encoder, EncoderOptions, OpenError};
+pub use base::{Base, BaseOptions};
+pub use batch::{Side, Text, TextKey};
+pub use encoder::{Encoder, EncoderOptions, OpenError, Placement, Reading, embed_together};
 pub use loriot_kernels::gemm::Precision;
 pub use tape::DropoutRates;
-pub use train_model::{NotTrainable, Parameter, TrainModel, Trained};
+pub use train_model::{NotTrainable, TrainModel, Trained};

@@ -1,8 +1,8 @@
 //! LoRA inside the passes: `y += s·dropout(x)·Aᵀ·Bᵀ`, beside a frozen linear layer.
 //!
-//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. Adapters that read the same
-//! input are computed as one whose rank is the sum of theirs, unless each drops its own part of the
-//! input: PEFT draws the dropout of each adapted layer on its own, so each has its own site.
+//! Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2021. Adapted layers that read the same input are
+//! computed as one, whose rank is the sum of their ranks. With dropout each is computed alone, because PEFT draws the
+//! masks of each adapted layer on its own.
 
 use crate::architecture::LinearKind;
 use loriot_kernels::gemm::Mat;
@@ -52,6 +52,11 @@ impl<'a> Group<'a> {
     /// The sum of the ranks; 0 where nothing is adapted.
     pub(crate) fn rank(&self) -> usize {
         self.0.last().map_or(0, |member| member.columns.end)
+    }
+
+    /// Width of the input that all read; 0 where nothing is adapted.
+    pub(crate) fn n_inputs(&self) -> usize {
+        self.0.first().map_or(0, |member| member.lora.a_ri.len() / member.lora.r)
     }
 
     pub(crate) fn members(&self) -> &[Member<'a>] {

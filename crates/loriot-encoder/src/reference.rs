@@ -5,10 +5,10 @@
 
 use crate::adapter::{Adapter, Factor};
 use crate::architecture::{LinearKind, LinearSite, NormKind, Part, QKV, Role, TableKind};
-use crate::batch::{Packed, Text};
+use crate::batch::{Packed, Text, TextKey};
 use crate::encoder::Encoder;
 use crate::folder::Pooling;
-use crate::tape::{Dropout, DropoutRates, TextKey, lora_site};
+use crate::tape::{Dropout, DropoutRates, lora_site};
 use loriot_kernels::dropout::{Site, Stream};
 use loriot_kernels::reference::activation::{activation, activation_derivative};
 use loriot_kernels::reference::attention::Attention;
@@ -122,11 +122,10 @@ impl Reference {
     }
 
     /// Unit vectors of `texts`, and the way there.
-    pub fn forward(&self, texts: &[Text]) -> Trace {
+    pub fn forward(&self, texts: &[Text<'_>]) -> Trace {
         let d = self.config.hidden_size;
-        let packed = Packed::new(texts.iter().map(|text| text.ids.as_slice()));
-        let keys: Vec<TextKey> =
-            texts.iter().map(|text| TextKey { row: text.row, side: text.side }).collect();
+        let packed = Packed::new(texts.iter().map(|text| text.ids));
+        let keys: Vec<TextKey> = texts.iter().map(|text| text.key).collect();
         let word = self.tensor(Role::Table(TableKind::Word));
         let position = self.tensor(Role::Table(TableKind::Position));
         let token_type = self.tensor(Role::Table(TableKind::TokenType));

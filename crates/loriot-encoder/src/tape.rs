@@ -15,21 +15,11 @@
 //! step allocates nothing once the longest batch has passed.
 
 use crate::architecture::{LinearKind, N_STAGES};
-use crate::batch::{Packed, Side};
+use crate::batch::{Packed, TextKey, Work};
+use crate::forward::Segment;
+use crate::head::HeadTape;
 use loriot_kernels::attention::AttentionScratch;
-use loriot_kernels::dropout::{self, Site, Stream};
-
-/// What names the dropout masks of a text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct TextKey {
-    pub(crate) row: u32,
-    pub(crate) side: Side,
-}
-
-impl TextKey {
-    /// Of every text where no mask is drawn.
-    pub(crate) const NO_MASKS: TextKey = TextKey { row: 0, side: Side::Query };
-}
+use loriot_kernels::dropout::{Site, Stream};
 
 /// Dropout of one training step.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +47,7 @@ impl DropoutRates {
 
 impl Dropout {
     pub(crate) fn stream(&self, key: TextKey, layer: usize, site: Site) -> Stream {
-        let text = match key.side {
-            Side::Query => dropout::TextKey::query(key.row),
-            Side::Product => dropout::TextKey::product(key.row, 0),
-        };
-        Stream::new(self.seed, self.step, text, layer as u16, site)
+        Stream::new(self.seed, self.step, key, layer as u16, site)
     }
 }
 
@@ -106,23 +92,31 @@ pub(crate) struct LayerTape {
 pub(crate) struct ChunkTape {
     pub(crate) packed: Packed,
     pub(crate) keys: Vec<TextKey>,
+    /// Which rows are for which adapter.
+    pub(crate) segments: Vec<Segment>,
     pub(crate) embeddings_xhat_nd: Vec<f32>,
     pub(crate) embeddings_rstd_n: Vec<f32>,
     /// The input of the lowest trained layer.
     pub(crate) lowest_x_nd: Vec<f32>,
     /// From the lowest trained layer on.
     pub(crate) layers: Vec<LayerTape>,
-    pub(crate) norm_b: Vec<f32>,
-    pub(crate) unit_bd: Vec<f32>,
+    pub(crate) head: HeadTape,
     pub(crate) gradients: LayerGradients,
     pub(crate) scratch: Scratch,
 }
 
 impl ChunkTape {
     /// Makes this the tape of new texts, keeping the buffers.
-    pub(crate) fn begin(&mut self, packed: Packed, keys: Vec<TextKey>, n_tapes: usize) {
-        self.packed = packed;
-        self.keys = keys;
+    pub(crate) fn begin(&mut self, work: &[Work<'_>], n_tapes: usize) {
+        self.packed = Packed::new(work.iter().map(|work| work.text.ids));
+        self.keys = work.iter().map(|work| work.text.key).collect();
+        self.segments.clear();
+        for (rows, &Work { adapter, .. }) in self.packed.rows().zip(work) {
+            match self.segments.last_mut() {
+                Some(last) if last.adapter == adapter => last.rows.end = rows.end,
+                _ => self.segments.push(Segment { rows, adapter }),
+            }
+        }
         self.layers.resize_with(n_tapes, LayerTape::default);
     }
 }
@@ -164,9 +158,9 @@ pub(crate) struct Scratch {
     pub(crate) middle_nd: Vec<f32>,
     /// What a block adds to its input; in the backward pass, the gradient by it.
     pub(crate) branch_nd: Vec<f32>,
-    /// After the activation function; in the backward pass, the gradient by what is before it.
+    /// Result of the activation function; in the backward pass, the gradient by the function's input.
     pub(crate) activated_nf: Vec<f32>,
-    /// What is computed into the tape of a layer of which nothing is kept.
+    /// Stands in for the tape of a layer that keeps nothing.
     pub(crate) unkept: LayerTape,
     /// An input with LoRA's dropout, or the factors of several adapters.
     pub(crate) lora: Vec<f32>,

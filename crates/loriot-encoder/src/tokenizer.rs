@@ -246,7 +246,7 @@ impl Declared {
         declared.or(default).expect("only special tokens are asked for")
     }
 
-    /// BERT's normaliser with what is declared here, else with transformers' defaults.
+    /// BERT's normaliser with the settings declared here; those that are missing are transformers' defaults.
     fn bert_normalizer(&self) -> BertNormalizer {
         let chinese = self.flag("tokenize_chinese_chars").unwrap_or(true);
         let lowercase = self.flag("do_lower_case").unwrap_or(true);
@@ -377,7 +377,7 @@ fn special_ids(
     found.ok_or("its special tokens do not stand around the text".into())
 }
 
-/// Whether every step is one of BERT's, none of which looks over whitespace.
+/// Whether every step is one of BERT's. None of these treats a word differently for the words around it.
 fn splits_at_whitespace(pipeline: &Pipeline) -> bool {
     let added = pipeline.get_added_tokens_decoder();
     matches!(pipeline.get_normalizer(), Some(NormalizerWrapper::BertNormalizer(_)))

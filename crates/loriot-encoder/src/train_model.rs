@@ -1,17 +1,18 @@
 //! What a training loop drives: an encoder, its trained parameters, and their gradients.
 
-use crate::adapter::{Adapter, Factor, LoraModule};
+use crate::adapter::{Adapter, Factor};
 use crate::architecture::{LinearSite, Part, Role, TableKind};
-use crate::backward::{backward_layer, backward_pool};
-use crate::batch::{Packed, Text, chunks, distinct};
+use crate::backward::{backward_head, backward_layer};
+use crate::batch::{Text, Work, chunks, distinct};
 use crate::depth::Depth;
 use crate::encoder::Encoder;
-use crate::forward::{LoraLayer, Pass, forward};
+use crate::forward::{LoraLayer, Pass, forward, lora_layers};
 use crate::gradients::{EmbeddingGradients, LayerSums, Task};
-use crate::lora::Lora;
-use crate::tape::{ChunkTape, Dropout, DropoutRates, TextKey};
+use crate::parameters::{AdamMoments, Parameter, Parameters};
+use crate::tape::{ChunkTape, Dropout, DropoutRates};
 use crate::weights::Weights;
 use loriot_files::Hint;
+use loriot_kernels::adam::AdamStep;
 use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -43,19 +44,6 @@ pub enum Trained {
     Full,
 }
 
-/// A trained tensor and the gradient that [`TrainModel::backward`] adds to.
-#[derive(Clone, Debug)]
-pub struct Parameter {
-    /// Its key in the files that training writes: PEFT's for an adapter, `transformers`' for a weight.
-    pub name: String,
-    /// Its shape, row-major.
-    pub shape: Vec<usize>,
-    /// What the optimiser changes.
-    pub value: Vec<f32>,
-    /// Derivative of the loss by `value`, summed over the backward passes since it was last zeroed.
-    pub gradient: Vec<f32>,
-}
-
 /// An encoder in training.
 ///
 /// Its parameters are in the order of the files: the factors of each adapted layer in turn, or the weights in the order
@@ -63,7 +51,7 @@ pub struct Parameter {
 pub struct TrainModel {
     encoder: Encoder,
     trained: Layout,
-    parameters: Vec<Parameter>,
+    parameters: Parameters,
     /// What each parameter is, in their order.
     roles: Vec<ParameterRole>,
     dropout: DropoutRates,
@@ -111,10 +99,6 @@ impl TrainModel {
         if encoder.precision() == Precision::Int8 {
             return Err(NotTrainable(Precision::Int8));
         }
-        let parameter = |name: String, shape: Vec<usize>, value: Vec<f32>| {
-            assert_eq!(value.len(), shape.iter().product::<usize>(), "{name}");
-            Parameter { gradient: vec![0.0; value.len()], name, shape, value }
-        };
         let family = encoder.folder().config.family;
         let (mut roles, mut parameters) = (Vec::new(), Vec::new());
         let trained = match trained {
@@ -124,7 +108,7 @@ impl TrainModel {
                         let (name, shape) = (factor.key(family, module.site), module.shape(factor));
                         let value = std::mem::take(module.factor_mut(factor));
                         roles.push(ParameterRole::Factor(module.site, factor));
-                        parameters.push(parameter(name, shape, value));
+                        parameters.push(Parameter::new(name, shape, value));
                     }
                 }
                 Layout::Lora(adapter)
@@ -135,11 +119,13 @@ impl TrainModel {
                     let value = weights.of(spec.role).into_owned();
                     weights.release(spec.role);
                     roles.push(ParameterRole::Weight(spec.role));
-                    parameters.push(parameter(spec.name.clone(), spec.shape.clone(), value));
+                    let (name, shape) = (spec.name.clone(), spec.shape.clone());
+                    parameters.push(Parameter::new(name, shape, value));
                 }
                 Layout::Full(weights)
             }
         };
+        let parameters = Parameters::new(parameters, encoder.isa(), encoder.workers().clone());
         Ok(TrainModel {
             encoder,
             trained,
@@ -160,31 +146,51 @@ impl TrainModel {
         &self.encoder
     }
 
-    /// The trained tensors, in the order of the files.
-    pub fn parameters(&self) -> &[Parameter] {
+    /// The trained tensors and their gradients.
+    pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// The trained tensors; call [`TrainModel::parameters_changed`] after writing to their values.
-    pub fn parameters_mut(&mut self) -> &mut [Parameter] {
-        &mut self.parameters
+    /// Sets every parameter to what `read` gives for its name and shape. After an error, which is the first that `read`
+    /// gives, the model is of no use: some parameters are set.
+    ///
+    /// # Panics
+    ///
+    /// If `read` gives another number of values than the shape asks for.
+    pub fn read_parameters<E>(
+        &mut self,
+        read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+    ) -> Result<(), E> {
+        self.parameters.read(read)?;
+        self.take_up_parameters();
+        Ok(())
     }
 
-    /// Runs `change` on each parameter with its index, on the encoder's threads.
-    pub fn for_each_parameter(&mut self, change: impl Fn(usize, &mut Parameter) + Sync + Send) {
-        let parameters = self.parameters.iter_mut().enumerate().collect();
-        self.encoder.workers().for_each(parameters, |(at, parameter)| change(at, parameter));
-    }
-
-    /// Sets every gradient to zero.
+    /// Sets every gradient to 0.
     pub fn zero_gradients(&mut self) {
-        self.for_each_parameter(|_, parameter| parameter.gradient.fill(0.0));
+        self.parameters.zero_gradients();
     }
 
-    /// Takes up values that were written through [`TrainModel::parameters_mut`].
-    pub fn parameters_changed(&mut self) {
+    /// Multiplies every gradient by `factor`.
+    pub fn scale_gradients(&mut self, factor: f32) {
+        self.parameters.scale_gradients(factor);
+    }
+
+    /// Moments for [`TrainModel::adam_step`], of parameters that have not moved yet.
+    pub fn adam_moments(&self) -> AdamMoments {
+        AdamMoments::new(&self.parameters)
+    }
+
+    /// Moves every parameter against its gradient by one step of Adam, and updates `moments`, which are this model's.
+    pub fn adam_step(&mut self, moments: &mut AdamMoments, step: &AdamStep) {
+        self.parameters.adam_step(moments, step);
+        self.take_up_parameters();
+    }
+
+    /// Packs trained weights anew after their values changed.
+    fn take_up_parameters(&mut self) {
         if let Layout::Full(weights) = &self.trained {
-            let values = self.parameters.iter().map(|parameter| parameter.value.as_slice());
+            let values = self.parameters.all.iter().map(|parameter| parameter.value.as_slice());
             let by_role: HashMap<ParameterRole, &[f32]> =
                 self.roles.iter().copied().zip(values).collect();
             let (model, workers) = self.encoder.model_mut();
@@ -200,37 +206,55 @@ impl TrainModel {
     /// [`TrainModel::backward`] needs. `step` names the dropout masks.
     ///
     /// Without dropout, equal texts are encoded once; with it, each has masks and a vector of its own.
-    pub fn forward(&mut self, texts: &[Text], step: u32) -> Vec<f32> {
+    pub fn forward(&mut self, texts: &[Text<'_>], step: u32) -> Vec<f32> {
         self.step = step;
-        let has_masks = self.dropout != DropoutRates::NONE;
-        let named = texts.iter().map(|text| {
-            let key = TextKey { row: text.row, side: text.side };
-            (text.ids.as_slice(), if has_masks { key } else { TextKey::NO_MASKS })
-        });
-        let (encoded, vector_of) = distinct(named);
+        let (encoded, vector_of) = distinct(self.named(texts));
         self.vector_of = vector_of;
-        let lengths: Vec<usize> = encoded.iter().map(|(ids, _)| ids.len()).collect();
+        let lengths: Vec<usize> = encoded.iter().map(|text| text.ids.len()).collect();
         let n_threads = self.encoder.workers().n_threads();
         self.cuts = chunks(&lengths, n_threads, CHUNK_TOKENS);
         if self.tapes.len() < self.cuts.len() {
             self.tapes.resize_with(self.cuts.len(), ChunkTape::default);
         }
         let mut tapes = std::mem::take(&mut self.tapes);
-        let lora = self.lora_layers();
-        let pass = self.pass(&lora);
+        let adapters = self.adapters();
+        let pass = self.pass(&adapters, self.dropout(step));
         let work = self.cuts.iter().cloned().zip(&mut tapes).collect();
         self.encoder.workers().for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
-            let (ids, keys): (Vec<&[u32]>, _) = encoded[cut].iter().copied().unzip();
-            tape.begin(Packed::new(ids), keys, pass.n_tapes());
+            let texts = encoded[cut].iter();
+            let work: Vec<_> = texts.map(|&text| Work { text, adapter: 0 }).collect();
+            tape.begin(&work, pass.n_tapes());
             forward(&pass, tape);
         });
         let vectors = tapes[..self.cuts.len()].iter();
         let vectors: Vec<&[f32]> =
-            vectors.flat_map(|tape| tape.unit_bd.chunks_exact(pass.d())).collect();
+            vectors.flat_map(|tape| tape.head.output_bo.chunks_exact(pass.d())).collect();
         let unit_bd = self.vector_of.iter().flat_map(|&vector| vectors[vector as usize]).copied();
         let unit_bd = unit_bd.collect();
         self.tapes = tapes;
         unit_bd
+    }
+
+    /// The vectors of [`TrainModel::forward`], bit for bit, with the same masks, keeping nothing: the memory it takes does
+    /// not grow with the number of texts. It leaves what the last [`TrainModel::forward`] kept as it is.
+    pub fn forward_without_tape(&self, texts: &[Text<'_>], step: u32) -> Vec<f32> {
+        self.embed_in(self.named(texts), self.dropout(step))
+    }
+
+    /// `texts`, with the keys of their masks where masks are drawn.
+    fn named<'a>(&self, texts: &'a [Text<'a>]) -> impl Iterator<Item = Text<'a>> {
+        let has_masks = self.dropout != DropoutRates::NONE;
+        texts.iter().map(move |text| if has_masks { *text } else { Text::without_masks(text.ids) })
+    }
+
+    fn embed_in<'a>(
+        &self,
+        texts: impl Iterator<Item = Text<'a>>,
+        dropout: Option<Dropout>,
+    ) -> Vec<f32> {
+        let adapters = self.adapters();
+        let pass = Pass { depth: Depth::Nowhere, ..self.pass(&adapters, dropout) };
+        self.encoder.embed_in(&pass, &texts.collect::<Vec<_>>())
     }
 
     /// Tokens that the last [`TrainModel::forward`] encoded.
@@ -251,16 +275,16 @@ impl TrainModel {
         }
         let lowest_layer = self.depth().lowest_layer(n_layers);
         let mut gradients: Vec<Vec<f32>> =
-            self.parameters.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
+            self.parameters.all.iter_mut().map(|p| std::mem::take(&mut p.gradient)).collect();
         let mut tapes = std::mem::take(&mut self.tapes);
         {
-            let lora = self.lora_layers();
-            let pass = self.pass(&lora);
+            let adapters = self.adapters();
+            let pass = self.pass(&adapters, self.dropout(self.step));
             let workers = self.encoder.workers();
             let tapes = &mut tapes[..self.cuts.len()];
             let work = self.cuts.iter().cloned().zip(&mut *tapes).collect();
             workers.for_each(work, |(cut, tape): (Range<usize>, &mut ChunkTape)| {
-                backward_pool(&pass, tape, &dvectors[cut.start * d..cut.end * d]);
+                backward_head(&pass, tape, &dvectors[cut.start * d..cut.end * d]);
             });
             for layer in (lowest_layer..n_layers).rev() {
                 workers.for_each(tapes.iter_mut().collect(), |tape| {
@@ -286,23 +310,21 @@ impl TrainModel {
             }
         }
         self.tapes = tapes;
-        for (parameter, gradient) in self.parameters.iter_mut().zip(gradients) {
+        for (parameter, gradient) in self.parameters.all.iter_mut().zip(gradients) {
             parameter.gradient = gradient;
         }
     }
 
     /// Unit vectors with the parameters as they are, without dropout; see [`Encoder::embed_ids`].
     pub fn embed_ids(&self, ids: &[Vec<u32>]) -> Vec<f32> {
-        let lora = self.lora_layers();
-        let pass = Pass { dropout: None, depth: Depth::Nowhere, ..self.pass(&lora) };
-        self.encoder.embed_ids_in(&pass, ids)
+        self.embed_in(ids.iter().map(|ids| Text::without_masks(ids)), None)
     }
 
     /// The adapter with its values as they are; `None` under full fine-tuning.
     pub fn adapter(&self) -> Option<Adapter> {
         let Layout::Lora(adapter) = &self.trained else { return None };
         let mut adapter = adapter.clone();
-        for (parameter, role) in self.parameters.iter().zip(&self.roles) {
+        for (parameter, role) in self.parameters.all.iter().zip(&self.roles) {
             let &ParameterRole::Factor(site, factor) = role else { continue };
             let module = adapter.modules.iter_mut().find(|module| module.site == site);
             let module = module.expect("a parameter's module is the adapter's");
@@ -315,7 +337,7 @@ impl TrainModel {
     pub fn weights(&self) -> Option<Weights> {
         let Layout::Full(weights) = &self.trained else { return None };
         let mut weights = weights.clone();
-        for (parameter, role) in self.parameters.iter().zip(&self.roles) {
+        for (parameter, role) in self.parameters.all.iter().zip(&self.roles) {
             let &ParameterRole::Weight(role) = role else { continue };
             weights.set(role, parameter.value.clone());
         }
@@ -332,15 +354,25 @@ impl TrainModel {
         }
     }
 
-    fn pass<'a>(&'a self, lora: &'a [LoraLayer<'a>]) -> Pass<'a> {
-        let dropout = Dropout { rates: self.dropout, seed: self.seed, step: self.step };
-        let pass = self.encoder.pass(lora);
+    /// The masks of a step, if there are any.
+    fn dropout(&self, step: u32) -> Option<Dropout> {
+        let dropout = Dropout { rates: self.dropout, seed: self.seed, step };
+        (self.dropout != DropoutRates::NONE).then_some(dropout)
+    }
+
+    /// A pass with the parameters as they are, which keeps what a backward pass needs.
+    fn pass<'a>(
+        &'a self,
+        adapters: &'a [Vec<LoraLayer<'a>>],
+        dropout: Option<Dropout>,
+    ) -> Pass<'a> {
+        let pass = self.encoder.pass(adapters);
         Pass {
             word_vd: match self.trained {
                 Layout::Full(_) => self.value(ParameterRole::Weight(Role::Table(TableKind::Word))),
                 Layout::Lora(_) => pass.word_vd,
             },
-            dropout: (self.dropout != DropoutRates::NONE).then_some(dropout),
+            dropout,
             depth: self.depth(),
             ..pass
         }
@@ -349,7 +381,7 @@ impl TrainModel {
     /// The numbers of a parameter.
     fn value(&self, role: ParameterRole) -> &[f32] {
         let at = self.roles.iter().position(|&other| other == role);
-        &self.parameters[at.expect("the model trains this parameter")].value
+        &self.parameters.all[at.expect("the model trains this parameter")].value
     }
 
     /// The gradients of one layer's parameters, or of those of no layer.
@@ -359,16 +391,14 @@ impl TrainModel {
         Gradients(of_layer.map(|(role, gradient)| (role, gradient.as_mut_slice())).collect())
     }
 
-    /// The adapted linear layers of every layer; none when no adapter is trained.
-    fn lora_layers(&self) -> Vec<LoraLayer<'_>> {
+    /// The adapter that is trained; none under full fine-tuning.
+    fn adapters(&self) -> Vec<Vec<LoraLayer<'_>>> {
         let Layout::Lora(adapter) = &self.trained else { return Vec::new() };
-        let mut layers = vec![LoraLayer::default(); self.encoder.n_layers()];
-        for &LoraModule { site, r, scale, .. } in &adapter.modules {
+        let factors = |site| {
             let factor = |factor| self.value(ParameterRole::Factor(site, factor));
-            let lora = Lora { r, scale, a_ri: factor(Factor::A), b_or: factor(Factor::B) };
-            layers[site.layer][site.kind as usize] = Some(lora);
-        }
-        layers
+            Some((factor(Factor::A), factor(Factor::B)))
+        };
+        vec![lora_layers(adapter, self.encoder.n_layers(), factors)]
     }
 }
 

@@ -72,11 +72,11 @@ fn assert_gradients(kind: &str, want: &Value, model: &TrainModel) {
     assert_eq!(model.parameters().len(), want.len(), "{kind}: every gradient is compared");
     let number = |value: &Value| value.as_f64().unwrap();
     let largest = want.values().map(|tensor| number(&tensor["norm"])).fold(0.0, f64::max);
-    for parameter in model.parameters() {
-        let want = &want[&parameter.name];
+    for parameter in model.parameters().iter() {
+        let want = &want[parameter.name()];
         let (got_norm, want_norm) =
-            (norm(parameter.gradient.iter().map(|&g| f64::from(g))), number(&want["norm"]));
-        let name = &parameter.name;
+            (norm(parameter.gradient().iter().map(|&g| f64::from(g))), number(&want["norm"]));
+        let name = parameter.name();
         assert!(
             (got_norm - want_norm).abs() <= 1e-4 * want_norm + 1e-6 * largest,
             "{kind}, {name}: norm {got_norm:e}, want {want_norm:e}"
@@ -84,7 +84,9 @@ fn assert_gradients(kind: &str, want: &Value, model: &TrainModel) {
         let entries = || {
             let index = want["index"].as_array().unwrap().iter();
             let value = want["value"].as_array().unwrap().iter().map(number);
-            index.map(|at| f64::from(parameter.gradient[at.as_u64().unwrap() as usize])).zip(value)
+            index
+                .map(|at| f64::from(parameter.gradient()[at.as_u64().unwrap() as usize]))
+                .zip(value)
         };
         let (error, size) =
             (norm(entries().map(|(got, want)| got - want)), norm(entries().map(|(_, want)| want)));

@@ -58,16 +58,17 @@ fn embeddings_with_pefts_adapters_are_pefts() {
 /// ‖g−g'‖ ≤ 1e-4·‖g‖ per tensor, plus a floor of 1e-6 of the largest: key biases are zero in theory.
 fn assert_gradients(what: &str, model: &TrainModel, golden: &Golden, prefix: &str) {
     let want_of = |name: &str| golden.floats(&format!("{prefix}.grad.{name}"));
-    let largest = model.parameters().iter().map(|p| norm(want_of(&p.name))).fold(0.0, f64::max);
-    for parameter in model.parameters() {
-        let want = want_of(&parameter.name);
-        assert_eq!(parameter.gradient.len(), want.len(), "{}", parameter.name);
-        let difference = parameter.gradient.iter().zip(&want).map(|(g, w)| f64::from(*g) - w);
+    let largest = model.parameters().iter().map(|p| norm(want_of(p.name()))).fold(0.0, f64::max);
+    for parameter in model.parameters().iter() {
+        let want = want_of(parameter.name());
+        assert_eq!(parameter.gradient().len(), want.len(), "{}", parameter.name());
+        let gradient = parameter.gradient();
+        let difference = gradient.iter().zip(&want).map(|(g, w)| f64::from(*g) - w);
         let (error, size) = (norm(difference), norm(want.iter().copied()));
         assert!(
             error <= 1e-4 * size + 1e-6 * largest,
             "{what}, {}: off by {error:e} of {size:e}",
-            parameter.name
+            parameter.name()
         );
     }
     let n_golden =

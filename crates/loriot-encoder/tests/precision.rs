@@ -57,7 +57,7 @@ fn vectors_in_bf16_and_int8_are_close_to_those_in_f32() {
 /// ‖g − g′‖ / ‖g′‖ over all parameters.
 fn distance(got: &TrainModel, want: &TrainModel) -> f64 {
     let flat = |model: &TrainModel| -> Vec<f64> {
-        model.parameters().iter().flat_map(|p| &p.gradient).map(|&g| f64::from(g)).collect()
+        model.parameters().iter().flat_map(|p| p.gradient().into_owned()).map(f64::from).collect()
     };
     let (got, want) = (flat(got), flat(want));
     norm(got.iter().zip(&want).map(|(got, want)| got - want)) / norm(want)

@@ -44,12 +44,12 @@ impl std::str::FromStr for CheckpointEvery {
 pub(crate) fn write(
     dir: &Path,
     model: &TrainModel,
-    optimiser: &mut Adam,
+    optimiser: &Adam,
     state: &State,
 ) -> Result<(), SaveError> {
     let new = NewDir::begin(dir, true)?;
     write_model(model, new.path())?;
-    optimiser.write(model.parameters(), &new.path().join(MOMENTS_FILE))?;
+    optimiser.write(&new.path().join(MOMENTS_FILE))?;
     state.write(new.path())?;
     Ok(new.commit()?)
 }
@@ -65,16 +65,13 @@ pub(crate) fn read(
 ) -> Result<State, ResumeError> {
     let state = State::open(dir)?;
     state.check(dir, fresh, plan)?;
-    optimiser.read(model.parameters(), &dir.join(MOMENTS_FILE))?;
+    optimiser.read(&dir.join(MOMENTS_FILE))?;
     let name = match model.adapter() {
         Some(_) => "adapter_model.safetensors",
         None => "model.safetensors",
     };
-    let parameters = model.parameters_mut().iter_mut().map(|parameter| {
-        (parameter.name.clone(), parameter.shape.as_slice(), parameter.value.as_mut_slice())
-    });
-    TensorsFile::open(&dir.join(name))?.copy_into(parameters)?;
-    model.parameters_changed();
+    let file = TensorsFile::open(&dir.join(name))?;
+    model.read_parameters(|name, shape| file.read(name, shape))?;
     Ok(state)
 }
 

@@ -2,7 +2,7 @@
 
 use crate::loss::cosine;
 use loriot_data::Pair;
-use loriot_encoder::batch::{Side, Text, distinct};
+use loriot_encoder::batch::{Side, Text, TextKey, distinct};
 use loriot_encoder::encoder::Encoder;
 use loriot_files::Sha256Hasher;
 
@@ -85,14 +85,18 @@ impl TokenPairs {
 
     /// The texts of `rows`, all queries first, and their labels. `first` is the place of the first
     /// of them in the global batch, which names its dropout masks.
-    pub fn batch(&self, rows: &[u32], first: usize) -> (Vec<Text>, Vec<f32>) {
+    pub fn batch(&self, rows: &[u32], first: usize) -> (Vec<Text<'_>>, Vec<f32>) {
         let text = |place: usize, row: u32, side: Side| {
             let (query, product) = self.rows[row as usize];
-            let ids = match side {
-                Side::Query => &self.queries[query as usize],
-                Side::Product => &self.products[product as usize],
-            };
-            Text { ids: ids.clone(), row: (first + place) as u32, side }
+            let place = (first + place) as u32;
+            match side {
+                Side::Query => {
+                    Text { ids: &self.queries[query as usize], key: TextKey::query(place) }
+                }
+                Side::Product => {
+                    Text { ids: &self.products[product as usize], key: TextKey::product(place, 0) }
+                }
+            }
         };
         let texts = [Side::Query, Side::Product].into_iter().flat_map(|side| {
             rows.iter().enumerate().map(move |(place, &row)| text(place, row, side))
@@ -134,9 +138,9 @@ mod tests {
             sha256: String::new(),
         };
         let (texts, labels) = pairs.batch(&[2, 0], 64);
-        let got: Vec<_> = texts.iter().map(|text| (text.ids[0], text.row, text.side)).collect();
-        let (q, p) = (Side::Query, Side::Product);
-        assert_eq!(got, [(2, 64, q), (1, 65, q), (5, 64, p), (3, 65, p)]);
+        let got: Vec<_> = texts.iter().map(|text| (text.ids[0], text.key)).collect();
+        let (q, p) = (TextKey::query, |row| TextKey::product(row, 0));
+        assert_eq!(got, [(2, q(64)), (1, q(65)), (5, p(64)), (3, p(65))]);
         assert_eq!(labels, [0.5, 1.0]);
     }
 }

@@ -76,8 +76,7 @@ impl<'a> Run<'a> {
             lora: settings.lora_dropout,
         };
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
-        let mut optimiser =
-            Adam::new(model.parameters(), settings.weight_decay, settings.max_grad_norm);
+        let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
         if let Some(dir) = folder.checkpoint() {
             let saved = checkpoint::read(dir, &state, &plan, &mut model, &mut optimiser)?;
             if saved.isa != state.isa {
@@ -92,7 +91,7 @@ impl<'a> Run<'a> {
         folder.begin()?;
         let after = folder.checkpoint().map(|_| (state.step, state.epoch));
         let log = MetricsLog::open(folder.path(), after)?;
-        let n_parameters = model.parameters().iter().map(|parameter| parameter.value.len()).sum();
+        let n_parameters = model.parameters().n_values();
         observe(Event::Started { plan: &plan, step: state.step, n_parameters });
         let (n_rows, seed) = (train.len() as u32, settings.seed);
         Ok(Run {
@@ -206,7 +205,7 @@ impl<'a> Run<'a> {
         self.check_finite()?;
         self.log.sync()?;
         let dir = self.folder.path().join(name);
-        checkpoint::write(&dir, &self.model, &mut self.optimiser, &self.state)?;
+        checkpoint::write(&dir, &self.model, &self.optimiser, &self.state)?;
         if let Some(keep) = self.keep_checkpoints {
             self.folder.prune(keep)?;
         }
@@ -231,8 +230,7 @@ impl<'a> Run<'a> {
 
     /// Nothing that is not a number reaches a file.
     fn check_finite(&self) -> Result<(), TrainError> {
-        let mut values = self.model.parameters().iter().flat_map(|parameter| &parameter.value);
-        if values.all(|value| value.is_finite()) {
+        if self.model.parameters().are_finite() {
             return Ok(());
         }
         Err(self.diverged("the weights are not numbers"))

@@ -2,6 +2,7 @@
 
 use loriot_files::{Hint, Mmap, OutputError};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -50,17 +51,17 @@ impl Hint for TensorsError {
 /// Writes `tensors` (name, shape, values) to the new file `path` and waits until it is on the disk.
 pub(crate) fn write_tensors<'a>(
     path: &Path,
-    tensors: impl Iterator<Item = (String, &'a [usize], &'a [f32])>,
+    tensors: impl Iterator<Item = (String, &'a [usize], Cow<'a, [f32]>)>,
 ) -> Result<(), OutputError> {
-    let view = |(name, shape, values): (String, &[usize], &'a [f32])| {
-        TensorView::new(Dtype::F32, shape.to_vec(), values.as_bytes()).map(|view| (name, view))
-    };
+    let tensors: Vec<_> = tensors.collect();
+    let views = tensors.iter().map(|(name, shape, values)| {
+        Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), values.as_bytes())?))
+    });
     let io_error = |error: SafeTensorError| match error {
         SafeTensorError::IoError(error) => error,
         other => io::Error::other(other),
     };
-    tensors
-        .map(view)
+    views
         .collect::<Result<Vec<_>, _>>()
         .and_then(|views| safetensors::serialize_to_file(views, None, path))
         .map_err(io_error)
@@ -89,34 +90,48 @@ impl TensorsFile {
             .map_err(|source| TensorsError::Format { path: self.path.clone(), source })
     }
 
-    /// Copies each tensor into its buffer; one that is missing, of another shape or not finite is
-    /// an error, and one that nobody asks for is not.
-    pub(crate) fn copy_into<'a>(
-        &self,
-        buffers: impl Iterator<Item = (String, &'a [usize], &'a mut [f32])>,
-    ) -> Result<(), TensorsError> {
+    /// The values of the tensor `name`; one that is missing, of another shape or not finite is an error.
+    pub(crate) fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, TensorsError> {
+        let wrong = |found: String, expected: String| TensorsError::Tensor {
+            path: self.path.clone(),
+            name: name.to_owned(),
+            found,
+            expected,
+        };
+        let expected = || format!("F32 {shape:?}");
         let tensors = self.header()?;
-        for (name, shape, buffer) in buffers {
-            let wrong = |found: String, expected: String| TensorsError::Tensor {
-                path: self.path.clone(),
-                name: name.clone(),
-                found,
-                expected,
-            };
-            let expected = || format!("F32 {shape:?}");
-            let tensor = tensors.tensor(&name).map_err(|_| wrong("missing".into(), expected()))?;
-            if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
-                let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
-                return Err(wrong(found, expected()));
-            }
-            let (values, _) = tensor.data().as_chunks::<4>();
-            for (to, &bytes) in buffer.iter_mut().zip(values) {
-                *to = f32::from_le_bytes(bytes);
-            }
-            if let Some(value) = buffer.iter().find(|value| !value.is_finite()) {
-                return Err(wrong(format!("{value} somewhere"), "finite numbers".into()));
-            }
+        let tensor = tensors.tensor(name).map_err(|_| wrong("missing".into(), expected()))?;
+        if tensor.dtype() != Dtype::F32 || tensor.shape() != shape {
+            let found = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+            return Err(wrong(found, expected()));
         }
-        Ok(())
+        let (values, _) = tensor.data().as_chunks::<4>();
+        let values: Vec<f32> = values.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
+        match values.iter().find(|value| !value.is_finite()) {
+            Some(value) => Err(wrong(format!("{value} somewhere"), "finite numbers".into())),
+            None => Ok(values),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_come_back_bit_for_bit_and_others_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("tensors.safetensors");
+        let (a, b) = ([0.1, -1e-30, f32::MIN_POSITIVE / 8.0, -0.0], [f32::NAN]);
+        let tensors = [("a", &[2, 2][..], &a[..]), ("b", &[1], &b)];
+        let tensors = tensors.map(|(name, shape, values)| (name.into(), shape, values.into()));
+        write_tensors(&path, tensors.into_iter()).unwrap();
+        let file = TensorsFile::open(&path).unwrap();
+        let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&file.read("a", &[2, 2]).unwrap()), bits(&a));
+        let error = |name, shape: &[usize]| file.read(name, shape).unwrap_err().to_string();
+        assert!(error("a", &[4]).ends_with("`a` is F32 [2, 2], expected F32 [4]"));
+        assert!(error("c", &[4]).ends_with("`c` is missing, expected F32 [4]"));
+        assert!(error("b", &[1]).ends_with("`b` is NaN somewhere, expected finite numbers"));
     }
 }

@@ -69,7 +69,7 @@ pub enum Init {
     Gaussian,
 }
 
-/// What an adapter is: PEFT's `LoraConfig` without what is not honoured.
+/// PEFT's `LoraConfig`, without the fields that are not honoured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoraConfig {
     /// The model it was trained for, as its training named it.
@@ -279,7 +279,7 @@ fn as_alpha(value: &Value) -> Option<f64> {
     value.as_f64().filter(|alpha| alpha.is_finite())
 }
 
-/// The file, with the two maps whose order counts apart.
+/// The file. Two maps are read apart, because the order of their keys counts.
 #[derive(serde::Deserialize)]
 struct File {
     #[serde(default)]

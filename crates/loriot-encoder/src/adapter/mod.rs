@@ -75,7 +75,7 @@ pub(crate) const ROOT: &str = "base_model.model.";
 /// A whole adapter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adapter {
-    /// Of the model it is for, whose names its files have.
+    /// The family of its model; the adapter's files use that family's names.
     pub family: &'static Family,
     /// What is written as `adapter_config.json`: its targets and patterns mean exactly `modules`,
     /// by names without a wrapper's prefix.
@@ -130,7 +130,7 @@ impl Adapter {
         Ok(())
     }
 
-    /// The identity of what the adapter computes: layers, scales and the bits of A and B.
+    /// A hash of all that decides what the adapter adds: layers, scales and the bits of A and B.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256Hasher::new();
         for module in &self.modules {

@@ -258,7 +258,7 @@ impl<T: Copy> Patterns<T> {
 
 fn regex(pattern: &str) -> Result<Regex, AdapterError> {
     Regex::new(pattern).map_err(|error| {
-        // The crate draws the place in several lines; the last says what is wrong.
+        // The error's text has several lines: a drawing of the place, then the problem.
         let text = error.to_string();
         let problem = text.lines().last().unwrap_or_default().trim_start_matches("error: ");
         AdapterError::Pattern { pattern: pattern.to_owned(), problem: problem.to_owned() }

@@ -160,7 +160,7 @@ impl ModelFolder {
         Ok(())
     }
 
-    /// The base's `config.json`, true for what is written beside it.
+    /// The base's `config.json`, changed where the weights written beside it differ.
     fn config_json(&self) -> Value {
         let mut json = self.config.json.clone();
         json.insert("architectures".into(), json!([self.config.family.class]));

@@ -171,7 +171,7 @@ impl Weights {
         write_tensors(path, tensors.collect(), |name| self.get(name))
     }
 
-    /// The identity of what the weights compute: names and f32 bits, the pooler left out, which
+    /// A hash of all weights that a vector depends on: names and f32 bits, without the pooler, which
     /// neither mean nor CLS pooling uses. The same for f32, sharded and prefixed files.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256Hasher::new();

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use loriot_encoder::{
-    DropoutRates, Encoder, EncoderOptions, Precision, Side, Text, TrainModel, Trained,
+    DropoutRates, Encoder, EncoderOptions, Precision, Text, TextKey, TrainModel, Trained,
 };
 use loriot_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
@@ -88,12 +88,12 @@ pub(crate) fn isas() -> Vec<Isa> {
     }
 }
 
-/// The tiny golden model's folder.
 /// Every level of this CPU with every precision.
 pub(crate) fn isas_and_precisions() -> impl Iterator<Item = (Isa, Precision)> {
     isas().into_iter().flat_map(|isa| Precision::ALL.map(|precision| (isa, precision)))
 }
 
+/// The tiny golden model's folder.
 pub(crate) fn tiny() -> String {
     golden_path("tiny_bert").to_str().unwrap().to_owned()
 }
@@ -107,14 +107,17 @@ pub(crate) fn open(model: &str, isa: Isa) -> Encoder {
 }
 
 /// Queries, then products, of as many pairs.
-pub(crate) fn pair_texts(ids: &[Vec<u32>]) -> Vec<Text> {
-    let n_pairs = ids.len() / 2;
-    let text = |(at, ids): (usize, &Vec<u32>)| Text {
-        ids: ids.clone(),
-        row: (at % n_pairs) as u32,
-        side: if at < n_pairs { Side::Query } else { Side::Product },
-    };
-    ids.iter().enumerate().map(text).collect()
+pub(crate) fn pair_texts(ids: &[Vec<u32>]) -> Vec<Text<'_>> {
+    pair_texts_from(ids, 0)
+}
+
+/// [`pair_texts`] that are the pairs from `first` on in their batch.
+pub(crate) fn pair_texts_from(ids: &[Vec<u32>], first: u32) -> Vec<Text<'_>> {
+    let (queries, products) = ids.split_at(ids.len() / 2);
+    let queries = (first..).zip(queries).map(|(row, ids)| Text { ids, key: TextKey::query(row) });
+    let products =
+        (first..).zip(products).map(|(row, ids)| Text { ids, key: TextKey::product(row, 0) });
+    queries.chain(products).collect()
 }
 
 /// The reference's loss and its derivative by the unit vectors, queries before products.

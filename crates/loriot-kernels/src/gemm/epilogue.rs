@@ -60,6 +60,17 @@ impl Epilogue<'_> {
         }
     }
 
+    /// Treats a whole result whose product was made without an epilogue: the same bits as with it.
+    ///
+    /// # Panics
+    ///
+    /// If the epilogue is for a result of another shape.
+    pub fn finish(mut self, isa: Isa, mut y: MatMut<'_>) {
+        let (rows, cols) = (y.n_rows(), y.n_cols());
+        self.check((rows, cols));
+        self.apply(isa, &mut y, 0..rows, 0..cols);
+    }
+
     /// Treats the columns `cols` of rows `rows` of the result.
     pub(super) fn apply(
         &mut self,

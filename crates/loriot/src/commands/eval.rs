@@ -4,7 +4,7 @@ use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use crate::progress::Progress;
 use crate::table;
 use loriot_data::{Pair, read_pairs};
-use loriot_encoder::encoder::{Encoder, EncoderOptions};
+use loriot_encoder::encoder::{Encoder, Reading};
 use loriot_eval::{
     Comparison, Difference, Interval, Judged, Measured, Options, Report, compare, evaluate,
     number_queries, roc_auc, word_overlap,
@@ -63,7 +63,7 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     let scores = scores(&encoder, &pairs);
     let base_scores = match options.adapter {
         None => None,
-        Some(_) => Some(self::scores(&base_of(&encoder, options)?, &pairs)),
+        Some(_) => Some(self::scores(&base_of(&encoder)?, &pairs)),
     };
 
     let labels: Vec<f64> = labels.into_iter().map(f64::from).collect();
@@ -99,15 +99,13 @@ enum Measurement {
 }
 
 /// The same encoder without its adapter, reading texts in the same way.
-fn base_of(encoder: &Encoder, options: EncoderOptions) -> anyhow::Result<Encoder> {
-    let options = EncoderOptions {
-        adapter: None,
+fn base_of(encoder: &Encoder) -> anyhow::Result<Encoder> {
+    Ok(encoder.base().read(&Reading {
         max_length: Some(encoder.max_length()),
         query_prompt: Some(encoder.prompts().query.clone()),
         document_prompt: Some(encoder.prompts().document.clone()),
-        ..options
-    };
-    Ok(Encoder::open(&options)?)
+        ..Reading::default()
+    })?)
 }
 
 fn scores(encoder: &Encoder, pairs: &[Pair]) -> Vec<f64> {
