@@ -11,9 +11,9 @@ use std::path::{Path, PathBuf};
 use csv_core::ReadRecordResult;
 
 use crate::error::{Position, ReadError, RowFault};
-use crate::rows::ReadOptions;
-use crate::source::TextInput;
+use crate::options::ReadOptions;
 use crate::table::{Cell, Record, Table};
+use crate::text_input::TextInput;
 
 /// More columns than this is no table of ours.
 const MAX_COLUMNS: usize = 1 << 12;

@@ -13,9 +13,9 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Position, ReadError, RowFault};
-use crate::rows::ReadOptions;
-use crate::source::TextInput;
+use crate::options::ReadOptions;
 use crate::table::{Cell, Record, Table};
+use crate::text_input::TextInput;
 
 /// How many lines are tried for the object that names the columns.
 const N_TRIED: usize = 100;

@@ -6,10 +6,10 @@
 //! turns such errors into a count. What is wrong with a whole file (cut short, a column missing)
 //! always stops the run. This crate knows no model and no metric.
 //!
-//! In reading order: [`columns`] what the file calls our columns · [`records`] the typed rows and
-//! what they accept · [`rows`] the iterator over several files · `source` from path to table ·
-//! `delimited`, `jsonl`, `parquet` (within
-//! `guard`) the formats · [`error`] · [`deduplicate`].
+//! In reading order: [`columns`] what the file calls our columns · [`options`] how rows are read ·
+//! [`records`] the typed rows and what they accept · [`rows`] the iterator over several files ·
+//! [`source`] from path to table · `text_input`, `delimited`, `jsonl`, `parquet` (within
+//! [`guard`]) the formats · [`error`] · [`deduplicate`].
 //!
 //! ```no_run
 //! use loriot_data::{ReadOptions, read_pairs};
@@ -25,16 +25,19 @@ mod delimited;
 pub mod error;
 pub mod guard;
 mod jsonl;
+pub mod options;
 mod parquet;
 pub mod records;
 pub mod rows;
 pub mod source;
 mod table;
+mod text_input;
 
 pub use columns::{ColumnError, ColumnName, Columns};
 pub use deduplicate::Deduplicate;
 pub use error::{Position, ReadError, RowFault};
+pub use options::ReadOptions;
 pub use records::{Pair, Product, Text};
 pub use records::{read_pairs, read_pairs_from, read_products, read_products_from, read_texts};
-pub use rows::{ReadOptions, Rows, SkippedRows};
+pub use rows::{Rows, SkippedRows};
 pub use source::{FileKind, Format};

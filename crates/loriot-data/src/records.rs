@@ -15,7 +15,8 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::error::{ReadError, RowFault, shown};
-use crate::rows::{Fields, ReadOptions, Rows, Wanted};
+use crate::options::ReadOptions;
+use crate::rows::{Fields, Rows, Wanted};
 use crate::source::{FileKind, Source};
 use crate::table::Cell;
 

@@ -1,18 +1,19 @@
-//! From a path to an open table: the format by the name's ending, gzip, byte order marks.
+//! From a path to an open table: the format by the name's ending, and gzip.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read};
+use std::io::{BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
 
 use crate::delimited::Delimited;
-use crate::error::{Position, ReadError};
+use crate::error::ReadError;
 use crate::jsonl::Jsonl;
+use crate::options::ReadOptions;
 use crate::parquet::Parquet;
-use crate::rows::ReadOptions;
 use crate::table::Table;
+use crate::text_input::without_byte_order_mark;
 
 /// How a file is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,42 +116,6 @@ fn open_text(
         Format::Jsonl => Box::new(Jsonl::open(path, input, options)?),
         Format::Parquet => unreachable!("parquet is opened by its own reader"),
     })
-}
-
-/// A text file whose first bytes have been looked at.
-pub(crate) type TextInput = BufReader<Box<dyn Read + Send>>;
-
-/// Drops a UTF-8 byte order mark and refuses what is plainly another format.
-fn without_byte_order_mark(
-    path: &Path,
-    mut input: Box<dyn Read + Send>,
-) -> Result<TextInput, ReadError> {
-    let mut start = Vec::with_capacity(4);
-    input.by_ref().take(4).read_to_end(&mut start).map_err(|source| ReadError::Read {
-        path: path.to_owned(),
-        at: Position::Line(1),
-        source,
-    })?;
-    let found = match start.as_slice() {
-        [0x1f, 0x8b, ..] => Some("gzip data"),
-        b"PAR1" => Some("parquet data"),
-        b"PK\x03\x04" => Some("a zip archive"),
-        [0x28, 0xb5, 0x2f, 0xfd] => Some("zstd data"),
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => Some("UTF-16 text"),
-        _ => None,
-    };
-    if let Some(found) = found {
-        return Err(ReadError::OtherContent {
-            path: path.to_owned(),
-            found,
-            expected: "UTF-8 text",
-        });
-    }
-    if start.starts_with(b"\xef\xbb\xbf") {
-        start.drain(..3);
-    }
-    let whole: Box<dyn Read + Send> = Box::new(io::Cursor::new(start).chain(input));
-    Ok(BufReader::with_capacity(1 << 16, whole))
 }
 
 #[cfg(test)]

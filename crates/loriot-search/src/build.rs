@@ -3,6 +3,7 @@
 use crate::embed::Embedded;
 use crate::manifest::{EncoderRecord, GRAPH, IndexKind, MANIFEST, Manifest, PRODUCTS, VECTORS};
 use crate::products::Products;
+use crate::threads::{ThreadsError, thread_pool};
 use loriot_files::{Hint, NewDir, OutputError, write_atomic_json};
 use loriot_index::{
     Hit, Hnsw, HnswConfig, HnswError, Isa, Row, Vectors, VectorsError, any_row, recall,
@@ -76,14 +77,8 @@ pub enum BuildError {
     #[error(transparent)]
     Hnsw(#[from] HnswError),
     /// No threads.
-    #[error("cannot start {n_threads} threads")]
-    Threads {
-        /// How many were asked for.
-        n_threads: usize,
-        /// What the system said.
-        #[source]
-        source: rayon::ThreadPoolBuildError,
-    },
+    #[error(transparent)]
+    Threads(#[from] ThreadsError),
 }
 
 impl Hint for BuildError {
@@ -92,7 +87,7 @@ impl Hint for BuildError {
             BuildError::Output(error) => error.hint(),
             BuildError::Vectors(error) => error.hint(),
             BuildError::Hnsw(error) => error.hint(),
-            BuildError::Threads { .. } => Some("give fewer `--threads`".into()),
+            BuildError::Threads(error) => error.hint(),
         }
     }
 }
@@ -139,13 +134,6 @@ pub fn build_catalogue(
     write_atomic_json(&new.path().join(MANIFEST), &manifest)?;
     new.commit()?;
     Ok(manifest)
-}
-
-pub(crate) fn thread_pool(n_threads: usize) -> Result<rayon::ThreadPool, BuildError> {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(n_threads)
-        .build()
-        .map_err(|source| BuildError::Threads { n_threads, source })
 }
 
 /// Share of the 10 nearest other products that the graph finds, over products spread evenly

@@ -1,9 +1,11 @@
 //! An open catalogue: query vectors in, products out.
 
-use crate::build::{BuildError, thread_pool};
-use crate::manifest::{EncoderRecord, GRAPH, IndexKind, Manifest, PRODUCTS, VECTORS};
+use crate::manifest::{
+    DAMAGED, EncoderRecord, GRAPH, IndexKind, Manifest, ManifestError, PRODUCTS, VECTORS,
+};
 use crate::products::{ProductFile, ProductsError};
-use loriot_files::{Hint, ReadFileError};
+use crate::threads::{ThreadsError, thread_pool};
+use loriot_files::Hint;
 use loriot_index::{Hit, Hnsw, HnswError, Isa, Vectors, VectorsError, any_row, search_exact};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
@@ -12,62 +14,9 @@ use std::path::{Path, PathBuf};
 /// A catalogue could not be opened or searched.
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
-    /// There is no manifest.
-    #[error("`{}` is no catalogue: it has no `catalogue.json`", path.display())]
-    NotACatalogue {
-        /// The folder.
-        path: PathBuf,
-    },
-    /// The manifest is not what it should be.
+    /// The manifest, or a file that it lists, is not as it should be.
     #[error(transparent)]
-    Manifest(#[from] ReadFileError),
-    /// The catalogue is of a format that this version does not read.
-    #[error("`{}` has schema version {found}, expected {expected}", path.display())]
-    Version {
-        /// The manifest.
-        path: PathBuf,
-        /// Its version.
-        found: u32,
-        /// Ours.
-        expected: u32,
-    },
-    /// The manifest does not say how long a file is.
-    #[error("`{}` lists no file `{name}`", path.display())]
-    Unlisted {
-        /// The manifest.
-        path: PathBuf,
-        /// The file.
-        name: &'static str,
-    },
-    /// A file is missing or may not be read.
-    #[error("cannot open `{}`", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: std::io::Error,
-    },
-    /// A file is shorter or longer than the manifest says.
-    #[error("`{}` is {found} bytes, expected {expected}", path.display())]
-    Length {
-        /// The file.
-        path: PathBuf,
-        /// Its size.
-        found: u64,
-        /// What the manifest says.
-        expected: u64,
-    },
-    /// A file's content is not what was written.
-    #[error("`{}` has SHA-256 {found}, expected {expected}", path.display())]
-    Hash {
-        /// The file.
-        path: PathBuf,
-        /// Its hash.
-        found: String,
-        /// What the manifest says.
-        expected: String,
-    },
+    Manifest(#[from] ManifestError),
     /// The vector file belongs to another catalogue.
     #[error("`{}`: {what} is {found}, expected {expected}", path.display())]
     Mixed {
@@ -99,25 +48,14 @@ pub enum CatalogueError {
     },
     /// No threads.
     #[error(transparent)]
-    Threads(BuildError),
+    Threads(#[from] ThreadsError),
 }
 
 impl Hint for CatalogueError {
     fn hint(&self) -> Option<String> {
         match self {
-            CatalogueError::NotACatalogue { .. } => {
-                Some("build one with `loriot index --output DIR`".into())
-            }
-            CatalogueError::Version { .. } => Some("build the catalogue again".into()),
-            CatalogueError::Manifest(_)
-            | CatalogueError::Unlisted { .. }
-            | CatalogueError::Open { .. }
-            | CatalogueError::Length { .. }
-            | CatalogueError::Hash { .. }
-            | CatalogueError::Mixed { .. }
-            | CatalogueError::Products(_) => {
-                Some("the catalogue is damaged or half copied: copy or build it again".into())
-            }
+            CatalogueError::Manifest(error) => error.hint(),
+            CatalogueError::Mixed { .. } | CatalogueError::Products(_) => Some(DAMAGED.to_owned()),
             CatalogueError::Vectors(error) => error.hint(),
             CatalogueError::Hnsw(error) => error.hint(),
             CatalogueError::OtherEncoder { .. } => Some(
@@ -207,13 +145,13 @@ impl Catalogue {
             IndexKind::Hnsw { .. } | IndexKind::Exact => None,
         };
         let products = ProductFile::open(&dir.join(PRODUCTS), vectors.len())?;
-        let pool = thread_pool(options.n_threads).map_err(CatalogueError::Threads)?;
+        let pool = thread_pool(options.n_threads)?;
         let (dir, isa) = (dir.to_owned(), options.isa);
         Ok(Catalogue { dir, manifest, vectors, graph, products, pool, isa })
     }
 
     /// What the catalogue in `dir` says of itself, without opening its files.
-    pub fn manifest_of(dir: &Path) -> Result<Manifest, CatalogueError> {
+    pub fn manifest_of(dir: &Path) -> Result<Manifest, ManifestError> {
         Manifest::open(dir)
     }
 
@@ -224,7 +162,7 @@ impl Catalogue {
 
     /// Reads every file in full and compares its SHA-256 with the manifest.
     pub fn verify(&self) -> Result<(), CatalogueError> {
-        self.manifest.verify(&self.dir)
+        Ok(self.manifest.verify(&self.dir)?)
     }
 
     /// Whether queries embedded by `encoder` may be searched for here.

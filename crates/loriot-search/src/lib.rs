@@ -6,18 +6,20 @@
 //!
 //! In reading order: [`embed`] many texts to vectors, resumable · [`vector_output`] those vectors
 //! for other programs · [`products`] what is known of each product · [`manifest`] what a
-//! catalogue says of itself · [`build`] making one · [`catalogue`] searching it.
+//! catalogue says of itself · [`threads`] its threads · [`build`] making one · [`catalogue`]
+//! searching it.
 
 pub mod build;
 pub mod catalogue;
 pub mod embed;
 pub mod manifest;
 pub mod products;
+pub mod threads;
 pub mod vector_output;
 
 pub use build::{BuildEvent, BuildOptions, build_catalogue};
 pub use catalogue::{Catalogue, CatalogueError, Found, OpenOptions, SearchOptions};
 pub use embed::{EmbedError, EmbedEvent, Embedded, EncoderSide, embed_all, partial_dir};
-pub use manifest::{EncoderRecord, IndexKind, Manifest};
+pub use manifest::{EncoderRecord, IndexKind, Manifest, ManifestError};
 pub use products::Products;
 pub use vector_output::{Labels, VectorFormat, write_vectors};

@@ -13,13 +13,12 @@
 //! vectors they take seconds, and no search is unsafe without them (every format checks its own).
 //! Unknown fields are ignored; a change that an older version must not ignore is a new version.
 
-use crate::catalogue::CatalogueError;
 use loriot_encoder::{Encoder, EncoderOptions};
-use loriot_files::{read_json, sha256_file};
+use loriot_files::{Hint, ReadFileError, read_json, sha256_file};
 use loriot_index::HnswConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) const MANIFEST: &str = "catalogue.json";
 pub(crate) const VECTORS: &str = "vectors";
@@ -28,6 +27,86 @@ pub(crate) const GRAPH: &str = "hnsw.usearch";
 
 const SCHEMA_VERSION: u32 = 1;
 const LIMIT_BYTES: u64 = 1 << 20;
+
+/// A catalogue's manifest, or a file that it lists, is not as it should be.
+#[derive(Debug, thiserror::Error)]
+pub enum ManifestError {
+    /// There is no manifest.
+    #[error("`{}` is no catalogue: it has no `catalogue.json`", path.display())]
+    NotACatalogue {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The manifest cannot be read, or is not the expected JSON.
+    #[error(transparent)]
+    Read(#[from] ReadFileError),
+    /// The catalogue is of a format that this version does not read.
+    #[error("`{}` has schema version {found}, expected {expected}", path.display())]
+    Version {
+        /// The manifest.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        expected: u32,
+    },
+    /// The manifest does not say how long a file is.
+    #[error("`{}` lists no file `{name}`", path.display())]
+    Unlisted {
+        /// The manifest.
+        path: PathBuf,
+        /// The file.
+        name: &'static str,
+    },
+    /// A file is missing or may not be read.
+    #[error("cannot open `{}`", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is shorter or longer than the manifest says.
+    #[error("`{}` is {found} bytes, expected {expected}", path.display())]
+    Length {
+        /// The file.
+        path: PathBuf,
+        /// Its size.
+        found: u64,
+        /// What the manifest says.
+        expected: u64,
+    },
+    /// A file's content is not what was written.
+    #[error("`{}` has SHA-256 {found}, expected {expected}", path.display())]
+    Hash {
+        /// The file.
+        path: PathBuf,
+        /// Its hash.
+        found: String,
+        /// What the manifest says.
+        expected: String,
+    },
+}
+
+/// The remedy where a file of a catalogue is not what its manifest says.
+pub(crate) const DAMAGED: &str = "the catalogue is damaged or half copied: copy or build it again";
+
+impl Hint for ManifestError {
+    fn hint(&self) -> Option<String> {
+        Some(match self {
+            ManifestError::NotACatalogue { .. } => {
+                "build one with `loriot index --output DIR`".into()
+            }
+            ManifestError::Version { .. } => "build the catalogue again".into(),
+            ManifestError::Read(_)
+            | ManifestError::Unlisted { .. }
+            | ManifestError::Open { .. }
+            | ManifestError::Length { .. }
+            | ManifestError::Hash { .. } => DAMAGED.into(),
+        })
+    }
+}
 
 /// What stands in `catalogue.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -176,44 +255,44 @@ impl Manifest {
     }
 
     /// Reads the manifest of the catalogue in `dir`, and checks that its files are there whole.
-    pub(crate) fn open(dir: &Path) -> Result<Manifest, CatalogueError> {
+    pub(crate) fn open(dir: &Path) -> Result<Manifest, ManifestError> {
         #[derive(Deserialize)]
         struct Version {
             schema_version: u32,
         }
         let path = dir.join(MANIFEST);
         if !path.exists() {
-            return Err(CatalogueError::NotACatalogue { path: dir.to_owned() });
+            return Err(ManifestError::NotACatalogue { path: dir.to_owned() });
         }
         let found = read_json::<Version>(&path, LIMIT_BYTES)?.schema_version;
         if found != SCHEMA_VERSION {
-            return Err(CatalogueError::Version { path, found, expected: SCHEMA_VERSION });
+            return Err(ManifestError::Version { path, found, expected: SCHEMA_VERSION });
         }
         let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
         for name in file_names(&manifest.index) {
             let path = dir.join(name);
             let Some(record) = manifest.files.get(*name) else {
-                return Err(CatalogueError::Unlisted { path: dir.join(MANIFEST), name });
+                return Err(ManifestError::Unlisted { path: dir.join(MANIFEST), name });
             };
             let length = path.metadata().map(|metadata| metadata.len());
             let found =
-                length.map_err(|source| CatalogueError::Open { path: path.clone(), source })?;
+                length.map_err(|source| ManifestError::Open { path: path.clone(), source })?;
             if found != record.bytes {
-                return Err(CatalogueError::Length { path, found, expected: record.bytes });
+                return Err(ManifestError::Length { path, found, expected: record.bytes });
             }
         }
         Ok(manifest)
     }
 
     /// Reads every file in full and compares its SHA-256.
-    pub(crate) fn verify(&self, dir: &Path) -> Result<(), CatalogueError> {
+    pub(crate) fn verify(&self, dir: &Path) -> Result<(), ManifestError> {
         for (name, record) in &self.files {
             let path = dir.join(name);
             let found = sha256_file(&path)
-                .map_err(|source| CatalogueError::Open { path: path.clone(), source })?;
+                .map_err(|source| ManifestError::Open { path: path.clone(), source })?;
             if found != record.sha256 {
                 let expected = record.sha256.clone();
-                return Err(CatalogueError::Hash { path, found, expected });
+                return Err(ManifestError::Hash { path, found, expected });
             }
         }
         Ok(())

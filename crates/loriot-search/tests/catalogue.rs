@@ -234,7 +234,7 @@ fn a_flipped_bit_passes_the_lengths_and_is_found_by_verify() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(path.join("vectors"), bytes).unwrap();
     let error = open(&path).unwrap().verify().unwrap_err();
-    assert!(matches!(error, CatalogueError::Hash { .. }), "{error}");
+    assert!(matches!(error, CatalogueError::Manifest(ManifestError::Hash { .. })), "{error}");
 }
 
 #[test]

@@ -95,6 +95,7 @@ fn hint_of(cause: &(dyn Error + 'static)) -> Option<String> {
         loriot_files::OutputError,
         loriot_files::ReadFileError,
         loriot_search::CatalogueError,
+        loriot_search::ManifestError,
         loriot_search::build::BuildError,
         loriot_search::embed::EmbedError,
         loriot_search::vector_output::UnknownFormat,
