@@ -14,10 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("loriot-eval", &[]),
     ("loriot-encoder", &["loriot-kernels"]),
     ("loriot-index", &["loriot-kernels"]),
-    (
-        "loriot-train",
-        &["loriot-encoder", "loriot-index", "loriot-kernels", "loriot-data", "loriot-eval"],
-    ),
+    ("loriot-train", &["loriot-encoder", "loriot-kernels", "loriot-data", "loriot-eval"]),
     ("loriot-search", &["loriot-encoder", "loriot-index", "loriot-data"]),
     (
         "loriot",

@@ -1,10 +1,5 @@
 //! Correlation of scores with labels of any scale.
 
-/// Pearson's correlation. `None` when either side does not vary.
-pub fn pearson(x: &[f64], y: &[f64]) -> Option<f64> {
-    weighted_pearson(x, y, |_| 1.0)
-}
-
 /// Spearman's rank correlation: Pearson's of the ranks, equal values sharing their mean rank.
 /// `None` when either side does not vary.
 pub fn spearman(x: &[f64], y: &[f64]) -> Option<f64> {
@@ -71,6 +66,7 @@ impl Groups {
     }
 }
 
+/// Pearson's correlation, each row counted `weight` times. `None` when either side does not vary.
 pub(crate) fn weighted_pearson(x: &[f64], y: &[f64], weight: impl Fn(usize) -> f64) -> Option<f64> {
     assert_eq!(x.len(), y.len(), "slices of one length");
     let (mut sum, mut sum_x, mut sum_y) = (0.0, 0.0, 0.0);
@@ -116,6 +112,7 @@ mod tests {
     fn nothing_varies_nothing_correlates() {
         assert_eq!(spearman(&[1.0, 2.0], &[3.0, 3.0]), None);
         assert_eq!(spearman(&[], &[]), None);
+        let pearson = |x: &[f64], y: &[f64]| weighted_pearson(x, y, |_| 1.0);
         assert_eq!(pearson(&[0.1; 7], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]), None);
         assert_eq!(pearson(&[0.5], &[0.5]), None);
     }
@@ -123,7 +120,7 @@ mod tests {
     #[test]
     fn pearson_of_a_hand_computed_case() {
         // Deviations −1, 0, 1 and −2, −1, 3: 5 / sqrt(2 · 14).
-        let r = pearson(&[1.0, 2.0, 3.0], &[0.0, 1.0, 5.0]).unwrap();
+        let r = weighted_pearson(&[1.0, 2.0, 3.0], &[0.0, 1.0, 5.0], |_| 1.0).unwrap();
         assert!((r - 5.0 / 28.0_f64.sqrt()).abs() < 1e-12);
     }
 

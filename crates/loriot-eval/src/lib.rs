@@ -20,9 +20,9 @@ pub mod report;
 
 pub use bootstrap::Interval;
 pub use classify::{Cut, average_precision, best_accuracy, best_f1, roc_auc, roc_auc_per_query};
-pub use correlate::{pearson, spearman};
+pub use correlate::spearman;
 pub use overlap::word_overlap;
-pub use ranked::{RankedList, ndcg};
+pub use ranked::RankedList;
 pub use report::{
     Comparison, Difference, Judged, Measured, Metric, Options, Report, compare, evaluate,
     number_queries,

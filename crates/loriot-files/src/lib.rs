@@ -15,7 +15,7 @@ pub mod mmap;
 pub mod read;
 
 pub use atomic::{NewDir, OutputError, write_atomic, write_atomic_bytes, write_atomic_json};
-pub use hash::{Sha256Hasher, sha256_bytes, sha256_file};
+pub use hash::{Sha256Hasher, sha256_file};
 pub use hint::Hint;
 pub use mmap::Mmap;
 pub use read::{ReadFileError, read_json, read_limited};
