@@ -32,6 +32,8 @@ impl Interval {
 }
 
 /// Random numbers by counting: SplitMix64 (Steele, Lea and Flood, 2014) over seed and stream.
+///
+/// A second copy of the generator in `loriot-kernels`, which this crate must not depend on.
 #[derive(Clone, Debug)]
 pub(crate) struct Counter {
     state: u64,
@@ -44,8 +46,12 @@ impl Counter {
 
     /// A number below `n`; the bias is under `n / 2^64`.
     pub(crate) fn below(&mut self, n: u32) -> u32 {
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u32
+    }
+
+    fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        ((u128::from(mix(self.state)) * u128::from(n)) >> 64) as u32
+        mix(self.state)
     }
 }
 
@@ -68,6 +74,13 @@ pub(crate) fn draw(multiplicities: &mut [u32], seed: u64, resample: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn splitmix64_gives_the_numbers_of_its_authors() {
+        let mut counter = Counter { state: 1_234_567 };
+        let got = [counter.next(), counter.next()];
+        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
+    }
 
     #[test]
     fn percentiles_are_numpys() {

@@ -22,6 +22,7 @@
 //! - [`gemm`]: matrix products, and linear layers with weights packed once
 //! - [`layer_norm`], [`activation`], [`attention`], [`dropout`], [`elementwise`], [`pooling`]: the rest of an encoder
 //! - [`adam`]: the optimiser's step
+//! - [`random`]: random numbers by SplitMix64, for shuffles, fresh adapters and tests
 
 #![allow(unsafe_code, reason = "intrinsics need it; each block says why it is sound")]
 
@@ -47,6 +48,8 @@ pub mod elementwise;
 pub mod pooling;
 
 pub mod adam;
+
+pub mod random;
 
 #[cfg(test)]
 mod testing;

@@ -1,16 +1,11 @@
 //! Noise and comparisons shared by the tests of kernels.
 
+use crate::random::SplitMix64;
+
 /// `len` numbers in `-1.0..1.0`, the same for the same seed (SplitMix64).
 pub(crate) fn noise_f64(len: usize, seed: u64) -> Vec<f64> {
-    let mut state = seed.wrapping_mul(0x2545_f491_4f6c_dd1d);
-    let mut next = || {
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
-    (0..len).map(|_| (next() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0).collect()
+    let mut random = SplitMix64::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d));
+    (0..len).map(|_| (random.next_u64() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0).collect()
 }
 
 /// [`noise_f64`], rounded.

@@ -1,10 +1,11 @@
 //! Which rows come when: a shuffle of its own for every epoch, made from the seed alone.
 //!
 //! An epoch's order is a Fisher–Yates shuffle of `0..n_rows` (Durstenfeld's, from the end) drawn
-//! from a SplitMix64 stream (Steele, Lea and Flood, 2014) that starts at a mix of seed and epoch.
-//! Numbers below a bound are drawn without bias by Lemire's multiplication (2019). Nothing else
-//! enters: not the threads, not the epochs before. So a run is resumed from (epoch, rows done)
-//! alone. Changing any of this changes every run: `golden_order` below notices.
+//! from a SplitMix64 stream that starts at a mix of seed and epoch. Nothing else enters: not the
+//! threads, not the epochs before. So a run is resumed from (epoch, rows done) alone. Changing any
+//! of this changes every run: `golden_order` below notices.
+
+use loriot_kernels::random::{SplitMix64, mix};
 
 /// Rows in the order of an epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,43 +23,12 @@ impl Sampler {
     pub fn order(&self, epoch: u64) -> Vec<u32> {
         let mut rows: Vec<u32> = (0..self.n_rows).collect();
         if self.shuffle {
-            let mut random = SplitMix64 { state: mix(mix(self.seed) ^ epoch) };
+            let mut random = SplitMix64::new(mix(mix(self.seed) ^ epoch));
             for last in (1..rows.len()).rev() {
                 rows.swap(last, random.below(last as u64 + 1) as usize);
             }
         }
         rows
-    }
-}
-
-struct SplitMix64 {
-    state: u64,
-}
-
-const GOLDEN_GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
-
-/// SplitMix64's output function: a bijection that flips half of the bits for any one flipped.
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(GOLDEN_GAMMA);
-        mix(self.state)
-    }
-
-    /// A number in `0..bound`, each as likely as any other.
-    fn below(&mut self, bound: u64) -> u64 {
-        loop {
-            let product = u128::from(self.next()) * u128::from(bound);
-            // The low half below 2^64 mod bound marks the draws that would favour small numbers.
-            if product as u64 >= bound.wrapping_neg() % bound {
-                return (product >> 64) as u64;
-            }
-        }
     }
 }
 
@@ -81,13 +51,6 @@ mod tests {
             assert_eq!(order, (0..1_000).collect::<Vec<_>>());
         }
         assert_ne!(sampler.order(0), Sampler { seed: 43, ..sampler }.order(0));
-    }
-
-    #[test]
-    fn splitmix64_gives_the_numbers_of_its_authors() {
-        let mut random = SplitMix64 { state: 1234567 };
-        let got = [random.next(), random.next()];
-        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973]);
     }
 
     /// Written down once, and computed a second time in Python.

@@ -2,6 +2,7 @@
 
 use super::config::Init;
 use crate::architecture::{LinearKind, LinearSite};
+use loriot_kernels::random::SplitMix64;
 use std::f64::consts::TAU;
 
 /// The `(r, i)` numbers of A for one layer.
@@ -25,12 +26,9 @@ pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, us
     (0..(r * i) as u64).map(|at| number(at) as f32).collect()
 }
 
-/// The output function of SplitMix64: a bijection in which every input bit moves half the output's.
+/// The first number of the stream that begins after `value`.
 fn mix(value: u64) -> u64 {
-    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
+    SplitMix64::new(value).next_u64()
 }
 
 #[cfg(test)]
