@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test helper's failure is the test's")]
 
+#[path = "../../../tests/rust/files.rs"]
+mod files;
+
+use files::minilm;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -43,21 +47,6 @@ fn python(line: &str) {
     let mut python = Command::new(printed.lines().last().unwrap());
     python.arg(repository().join("tests/python/roundtrip.py")).args(line.split_whitespace());
     succeed(python.env("HF_HUB_OFFLINE", "1"));
-}
-
-fn cache() -> PathBuf {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("LORIOT_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("loriot")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/loriot")))
-        .unwrap()
-}
-
-fn minilm() -> PathBuf {
-    let folder = cache().join("models/all-MiniLM-L6-v2");
-    assert!(folder.is_dir(), "no `{}`: run `cargo xtask prepare`", folder.display());
-    folder
 }
 
 fn tiny() -> PathBuf {

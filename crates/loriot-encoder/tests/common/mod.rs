@@ -9,10 +9,9 @@ use loriot_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
 use std::path::PathBuf;
 
-/// `tests/golden/<name>` of the repository.
-pub(crate) fn golden_path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
+#[path = "../../../../tests/rust/files.rs"]
+mod files;
+pub(crate) use files::golden_path;
 
 /// A golden file's tensors. A missing file fails.
 pub(crate) struct Golden(Vec<u8>);
@@ -94,6 +93,7 @@ pub(crate) fn isas_and_precisions() -> impl Iterator<Item = (Isa, Precision)> {
 }
 
 /// The tiny golden model's folder.
+/// The tiny golden model's folder.
 pub(crate) fn tiny() -> String {
     golden_path("tiny_bert").to_str().unwrap().to_owned()
 }
@@ -159,17 +159,9 @@ pub(crate) fn gradients(
     (loss, model)
 }
 
-/// all-MiniLM-L6-v2 in the cache, where `cargo xtask prepare` puts it. Its absence fails.
+/// all-MiniLM-L6-v2, as `--model` takes it.
 pub(crate) fn minilm() -> String {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("LORIOT_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("loriot")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/loriot")))
-        .unwrap();
-    let folder = cache.join("models/all-MiniLM-L6-v2");
-    assert!(folder.is_dir(), "no `{}`: run `cargo xtask prepare`", folder.display());
-    folder.to_str().unwrap().to_owned()
+    files::minilm().to_str().unwrap().to_owned()
 }
 
 /// A golden JSON file.

@@ -12,11 +12,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-pub fn golden(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
-    assert!(path.exists(), "`{}` is missing: `cargo xtask golden` makes it", path.display());
-    path
-}
+#[path = "../../../../tests/rust/files.rs"]
+mod files;
+pub(crate) use files::golden_path as golden;
 
 /// A copy of a golden folder.
 pub fn copy_of(name: &str) -> TempDir {

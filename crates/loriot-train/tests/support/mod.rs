@@ -16,9 +16,10 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name)
-}
+#[path = "../../../../tests/rust/files.rs"]
+mod files;
+pub(crate) use files::golden_path as golden;
+use files::minilm;
 
 pub(crate) fn golden_json(name: &str) -> Value {
     serde_json::from_slice(&fs::read(golden(name)).unwrap()).unwrap()
@@ -158,19 +159,6 @@ impl Traced {
             assert!(error < tolerance, "step {}: got {got}, want {want}", step + 1);
         }
     }
-}
-
-/// Where `cargo xtask prepare` keeps the model.
-fn minilm() -> PathBuf {
-    let variable =
-        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("LORIOT_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|cache| cache.join("loriot")))
-        .or_else(|| variable("HOME").map(|home| home.join(".cache/loriot")))
-        .unwrap();
-    let folder = cache.join("models/all-MiniLM-L6-v2");
-    assert!(folder.is_dir(), "no `{}`: run `cargo xtask prepare`", folder.display());
-    folder
 }
 
 /// The losses of all steps in a run's log.

@@ -3,10 +3,13 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, reason = "a test helper's failure is the test's")]
 
+#[path = "../../../../tests/rust/files.rs"]
+mod files;
+
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Output};
 
 /// A folder of its own, removed at the end.
@@ -25,8 +28,7 @@ pub(crate) fn tiny_model() -> String {
 }
 
 pub(crate) fn golden(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden").join(name);
-    path.canonicalize().unwrap().display().to_string()
+    files::golden_path(name).canonicalize().unwrap().display().to_string()
 }
 
 impl Dir {
