@@ -11,6 +11,7 @@
 use crate::embed::Embedded;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use loriot_encoder::weights::tensor_writer::write_safetensors;
 use loriot_files::{Hint, OutputError, write_atomic};
 use parquet::arrow::ArrowWriter;
 use parquet::errors::ParquetError;
@@ -32,7 +33,7 @@ pub enum VectorFormat {
     Safetensors,
 }
 
-/// The output's name says nothing about its format.
+/// The output's name ends in no known format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("cannot tell the format of `{}` from its name", path.display())]
 pub struct UnknownFormat {
@@ -58,7 +59,7 @@ impl VectorFormat {
     }
 }
 
-/// What stands beside the vectors, as far as the format has room for it.
+/// Texts and ids, for the formats that hold them beside the vectors.
 #[derive(Clone, Copy, Debug)]
 pub struct Labels<'a> {
     /// What the column of texts is called.
@@ -80,18 +81,18 @@ pub fn write_vectors(
     write_atomic(path, |writer| match format {
         VectorFormat::Npy => {
             writer.write_all(&npy_header(embedded.len(), embedded.dim()))?;
-            write_rows(writer, embedded)
+            embedded.rows().try_for_each(|row| writer.write_all(bytemuck::cast_slice(row)))
         }
         VectorFormat::Safetensors => {
-            writer.write_all(&safetensors_header(embedded))?;
-            write_rows(writer, embedded)
+            let identity = embedded.identity().to_hex();
+            let shape = vec![embedded.len(), embedded.dim()];
+            let tensors = vec![("embeddings".to_owned(), shape)];
+            write_safetensors(writer, &[("identity", &identity)], tensors, |_, put| {
+                embedded.rows().try_for_each(put)
+            })
         }
         VectorFormat::Parquet => write_parquet(writer, embedded, labels).map_err(io_error),
     })
-}
-
-fn write_rows(writer: &mut impl Write, embedded: &Embedded) -> io::Result<()> {
-    embedded.rows().try_for_each(|row| writer.write_all(bytemuck::cast_slice(row)))
 }
 
 /// Magic, version 1.0, length, then a Python dictionary padded to a multiple of 64 bytes.
@@ -103,18 +104,6 @@ fn npy_header(n: usize, dim: usize) -> Vec<u8> {
     dictionary.push('\n');
     let length = (dictionary.len() as u16).to_le_bytes(); // Two numbers: 128 bytes at most.
     [b"\x93NUMPY\x01\x00".as_slice(), &length, dictionary.as_bytes()].concat()
-}
-
-/// Length, then JSON padded with blanks so that the tensor begins on a multiple of 8.
-fn safetensors_header(embedded: &Embedded) -> Vec<u8> {
-    let (n, dim) = (embedded.len(), embedded.dim());
-    let json = serde_json::json!({
-        "__metadata__": { "identity": embedded.identity().to_hex() },
-        "embeddings": { "dtype": "F32", "shape": [n, dim], "data_offsets": [0, n * dim * 4] },
-    });
-    let mut json = json.to_string();
-    json.push_str(&" ".repeat(json.len().next_multiple_of(8) - json.len()));
-    [&(json.len() as u64).to_le_bytes(), json.as_bytes()].concat()
 }
 
 fn write_parquet(
@@ -153,7 +142,7 @@ fn write_parquet(
     parquet.close().map(|_| ())
 }
 
-/// The system's own error where there is one inside, so that a full disk is told as such.
+/// The operating system's error where there is one inside, so that a full disk is reported as one.
 pub(crate) fn io_error(error: ParquetError) -> io::Error {
     let ParquetError::External(inner) = error else { return io::Error::other(error) };
     let inner = match inner.downcast::<io::Error>() {

@@ -1,12 +1,12 @@
 //! Named f32 tensors in a safetensors file, for checkpoints.
 
-use loriot_files::{Hint, Mmap, OutputError};
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use loriot_encoder::weights::tensor_writer::write_safetensors;
+use loriot_files::{Hint, Mmap, OutputError, write_atomic};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use std::borrow::Cow;
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use zerocopy::IntoBytes;
 
 /// A checkpoint's tensors could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -53,20 +53,12 @@ pub(crate) fn write_tensors<'a>(
     path: &Path,
     tensors: impl Iterator<Item = (String, &'a [usize], Cow<'a, [f32]>)>,
 ) -> Result<(), OutputError> {
-    let tensors: Vec<_> = tensors.collect();
-    let views = tensors.iter().map(|(name, shape, values)| {
-        Ok((name, TensorView::new(Dtype::F32, shape.to_vec(), values.as_bytes())?))
-    });
-    let io_error = |error: SafeTensorError| match error {
-        SafeTensorError::IoError(error) => error,
-        other => io::Error::other(other),
-    };
-    views
-        .collect::<Result<Vec<_>, _>>()
-        .and_then(|views| safetensors::serialize_to_file(views, None, path))
-        .map_err(io_error)
-        .and_then(|()| File::open(path)?.sync_all())
-        .map_err(OutputError::io(path))
+    let tensors: BTreeMap<String, (&[usize], Cow<'a, [f32]>)> =
+        tensors.map(|(name, shape, values)| (name, (shape, values))).collect();
+    let shapes = tensors.iter().map(|(name, (shape, _))| (name.clone(), shape.to_vec())).collect();
+    write_atomic(path, |writer| {
+        write_safetensors(writer, &[], shapes, |name, put| put(&tensors[name].1))
+    })
 }
 
 /// An open file of tensors.

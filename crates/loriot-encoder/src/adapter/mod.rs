@@ -22,7 +22,7 @@ use crate::architecture::{Family, LinearSite, Part, Role};
 use crate::config::Config;
 pub use crate::error::AdapterError;
 use crate::weights::Weights;
-use crate::weights::tensor_file::le_bytes;
+use crate::weights::tensor_writer::le_bytes;
 pub use config::{Init, LoraConfig};
 use loriot_files::Sha256Hasher;
 pub use targets::{EmptyName, Targets};

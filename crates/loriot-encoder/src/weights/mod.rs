@@ -10,6 +10,7 @@
 //! The numbers are asked for by [`Role`], or by name where a file or a user names them.
 
 pub(crate) mod tensor_file;
+pub mod tensor_writer;
 
 use crate::architecture::{Role, TensorSpec};
 use crate::config::Config;
@@ -19,7 +20,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use tensor_file::{TensorFile, le_bytes, write_tensors};
+use tensor_file::{TensorFile, write_tensors};
+use tensor_writer::le_bytes;
 
 /// Largest index of shards that is read, and the most shards it may name.
 const MAX_INDEX_BYTES: u64 = 16 << 20;

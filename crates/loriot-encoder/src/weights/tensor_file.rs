@@ -1,17 +1,15 @@
 //! One safetensors file, mapped: every offset is checked when it is opened, numbers are read as f32.
-//!
-//! The writer beside it streams: a model is never held in memory a second time to be written.
 
+use super::tensor_writer::write_safetensors;
 use crate::error::TensorError;
 use half::{bf16, f16};
 use loriot_files::{Mmap, OutputError, write_atomic};
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorInfo};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::io::Write;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use zerocopy::{FromBytes, IntoBytes};
+use zerocopy::FromBytes;
 
 /// A mapped safetensors file.
 #[derive(Debug)]
@@ -137,45 +135,16 @@ pub(crate) fn shape_text(shape: &[usize]) -> String {
     format!("[{}]", sizes.join(", "))
 }
 
-/// The bytes of `values` as files hold them.
-pub(crate) fn le_bytes(values: &[f32]) -> Cow<'_, [u8]> {
-    if cfg!(target_endian = "little") {
-        Cow::Borrowed(values.as_bytes())
-    } else {
-        values.iter().flat_map(|value| value.to_le_bytes()).collect()
-    }
-}
-
-/// Writes f32 tensors, sorted by name, with the metadata that transformers and PEFT ask for.
+/// Writes f32 tensors with the metadata that transformers and PEFT ask for.
 ///
 /// `values` gives the numbers of one tensor when its turn comes.
 pub(crate) fn write_tensors<'a>(
     path: &Path,
-    mut tensors: Vec<(String, Vec<usize>)>,
+    tensors: Vec<(String, Vec<usize>)>,
     values: impl Fn(&str) -> Cow<'a, [f32]>,
 ) -> Result<(), OutputError> {
-    tensors.sort();
-    let mut end = 0;
-    let infos = tensors.iter().map(|(name, shape)| {
-        let begin = end;
-        end += 4 * shape.iter().product::<usize>();
-        let (dtype, shape, data_offsets) = (Dtype::F32, shape.clone(), (begin, end));
-        (name.clone(), TensorInfo { dtype, shape, data_offsets })
-    });
-    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(format), infos.collect()).expect("offsets follow each other");
     write_atomic(path, |writer| {
-        let mut header = serde_json::to_vec(&metadata)?;
-        // Readers map the numbers: the header is padded so that they begin at a multiple of 8.
-        header.resize(header.len().next_multiple_of(8), b' ');
-        writer.write_all(&(header.len() as u64).to_le_bytes())?;
-        writer.write_all(&header)?;
-        for (name, shape) in &tensors {
-            let values = values(name);
-            assert_eq!(values.len(), shape.iter().product::<usize>(), "{name}");
-            writer.write_all(&le_bytes(&values))?;
-        }
-        Ok(())
+        write_safetensors(writer, &[("format", "pt")], tensors, |name, put| put(&values(name)))
     })
 }
 
