@@ -71,7 +71,7 @@ impl FromStr for ColumnName {
     }
 }
 
-/// The mapping from our columns to the file's. The default is the identity.
+/// The file's names of our columns. By default each has the same name in the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     named: Vec<ColumnName>,

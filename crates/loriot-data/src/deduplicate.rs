@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use crate::records::Product;
 
-/// Remembers which products were seen. The first of equals stays.
+/// Remembers which products were seen. Of equal products the first is kept.
 ///
 /// Of a product only a hash of 128 bits is kept, not its text, so that millions fit. The chance
 /// that two different ones among ten million share a hash is about 1e-25.

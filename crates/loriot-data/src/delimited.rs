@@ -12,10 +12,10 @@ use csv_core::ReadRecordResult;
 
 use crate::error::{Position, ReadError, RowFault};
 use crate::options::ReadOptions;
-use crate::table::{Cell, Record, Table};
+use crate::table::{Cell, Record, Table, places_of_others};
 use crate::text_input::TextInput;
 
-/// More columns than this is no table of ours.
+/// The most columns a file may have.
 const MAX_COLUMNS: usize = 1 << 12;
 
 pub(crate) struct Delimited {
@@ -26,8 +26,10 @@ pub(crate) struct Delimited {
     line: u64,
     max_record_bytes: usize,
     columns: Vec<String>,
-    /// For each selected column its place in the file.
-    selected: Vec<Option<usize>>,
+    /// For each wanted column its place in the file.
+    wanted: Vec<Option<usize>>,
+    /// The places of the other columns that are read.
+    others: Vec<usize>,
     /// Unquoted fields of the record, end to end.
     fields: Vec<u8>,
     /// Where each field ends in `fields`; meaningless in a record of more than [`MAX_COLUMNS`].
@@ -49,7 +51,8 @@ impl Delimited {
             line: 1,
             max_record_bytes: options.max_record_bytes,
             columns: Vec::new(),
-            selected: Vec::new(),
+            wanted: Vec::new(),
+            others: Vec::new(),
             fields: vec![0; 1 << 12],
             ends: vec![0; MAX_COLUMNS],
             n_fields: 0,
@@ -141,18 +144,21 @@ impl Delimited {
             .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })
     }
 
-    fn cells(&self) -> Result<Vec<Cell>, RowFault> {
+    fn record(&self, line: u64) -> Result<Record, RowFault> {
         if self.n_fields != self.columns.len() {
             return Err(RowFault::FieldCount {
                 expected: self.columns.len(),
                 found: self.n_fields,
             });
         }
-        let cell = |place: &Option<usize>| match place {
-            Some(idx) => Ok(Cell::Text(self.field(*idx)?.to_owned())),
-            None => Ok(Cell::Null),
-        };
-        self.selected.iter().map(cell).collect()
+        let cell = |idx: usize| self.field(idx).map(|text| Cell::Text(text.to_owned()));
+        let wanted = self.wanted.iter().map(|place| place.map_or(Ok(Cell::Null), cell));
+        let others = self.others.iter().map(|&idx| Ok((idx, cell(idx)?)));
+        Ok(Record {
+            at: Position::Line(line),
+            wanted: wanted.collect::<Result<_, _>>()?,
+            others: others.collect::<Result<_, _>>()?,
+        })
     }
 
     fn unclosed(&self, line: u64, n_bytes: usize) -> ReadError {
@@ -169,9 +175,12 @@ impl Table for Delimited {
         &self.columns
     }
 
-    fn select(&mut self, names: &[String]) -> Result<(), ReadError> {
+    fn select(&mut self, wanted: &[String], with_others: bool) -> Result<(), ReadError> {
         let place = |name: &String| self.columns.iter().position(|column| column == name);
-        self.selected = names.iter().map(place).collect();
+        self.wanted = wanted.iter().map(place).collect();
+        if with_others {
+            self.others = places_of_others(&self.columns, wanted);
+        }
         Ok(())
     }
 
@@ -180,8 +189,7 @@ impl Table for Delimited {
             Ok(line) => line?,
             Err(error) => return Some(Err(error)),
         };
-        let record = self.cells().map(|cells| Record { at: Position::Line(line), cells });
-        Some(record.map_err(|fault| self.row_error(line, fault)))
+        Some(self.record(line).map_err(|fault| self.row_error(line, fault)))
     }
 }
 

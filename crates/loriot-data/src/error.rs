@@ -11,13 +11,13 @@ use crate::columns::COLUMN_NAMES;
 /// A data file could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The extension says nothing we know.
+    /// The name ends in no known format.
     #[error("cannot tell the format of `{}` from its name", path.display())]
     UnknownFormat {
         /// The file.
         path: PathBuf,
     },
-    /// The file is not there, or not ours to read.
+    /// The file does not exist or may not be read.
     #[error("cannot open `{}`", path.display())]
     Open {
         /// The file.
@@ -103,8 +103,8 @@ pub enum ReadError {
         /// Why the first was left out.
         first: String,
     },
-    /// A csv record whose end does not come, mostly because a quote was never closed. Reading on
-    /// would take the rest of the file for one text, so this stops even where bad rows are skipped.
+    /// A csv record without an end, mostly because a quote was never closed. The rest of the file
+    /// would be read as one text, so this stops the run even where bad rows are skipped.
     #[error("`{}` line {line}: the record that starts here is still open after {n_bytes} bytes", path.display())]
     Unclosed {
         /// The file.
@@ -174,6 +174,14 @@ pub enum RowFault {
         found: String,
         /// What it should be.
         expected: &'static str,
+    },
+    /// A key of jsonl that would be one column too many.
+    #[error("key {} would be a column more than the {limit} that the file may have", shown(key))]
+    TooManyColumns {
+        /// The key.
+        key: String,
+        /// The limit.
+        limit: usize,
     },
     /// A line of jsonl that is not a JSON object.
     #[error("expected a JSON object: {reason}")]

@@ -5,6 +5,7 @@
 //! print about it is kept back, on this thread and for this call only. It needs unwinding, so
 //! no profile may say `panic = "abort"`.
 
+use parquet::errors::ParquetError;
 use std::any::Any;
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -16,7 +17,7 @@ thread_local! {
 
 /// What `decode` gives, or the message of its panic. What `decode` borrows mutably must not be
 /// used after a panic.
-pub fn catch_panic<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
+fn catch_panic<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
     static FORWARD: Once = Once::new();
     FORWARD.call_once(|| {
         let print = panic::take_hook();
@@ -30,6 +31,12 @@ pub fn catch_panic<T>(decode: impl FnOnce() -> T) -> Result<T, String> {
     let result = panic::catch_unwind(AssertUnwindSafe(decode));
     QUIET.set(before);
     result.map_err(message)
+}
+
+/// A step of the parquet reader, its panics turned into errors. What `step` borrows mutably must
+/// not be used after one.
+pub fn guard_parquet<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
+    catch_panic(step).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 fn message(panic: Box<dyn Any + Send>) -> String {

@@ -1,10 +1,11 @@
-//! jsonl: one JSON object a line; blank lines are skipped, keys we do not want are passed over.
+//! jsonl: one JSON object a line. Blank lines are skipped, and so are keys that nobody asked for.
 //!
+//! The columns are the keys of all objects: one that a later object brings is added when it comes.
 //! Numbers keep the digits they are written with. A line over the limit is read to its end and
 //! thrown away, so that one bad line costs no memory and the next can be read.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
@@ -17,10 +18,10 @@ use crate::options::ReadOptions;
 use crate::table::{Cell, Record, Table};
 use crate::text_input::TextInput;
 
-/// How many lines are tried for the object that names the columns.
+/// How many lines are tried to find a first object, whose keys are the first columns.
 const N_TRIED: usize = 100;
 
-/// More keys than this is no row of a table.
+/// The most keys that an object, and all objects of a file together, may have.
 const MAX_KEYS: usize = 1 << 12;
 
 pub(crate) struct Jsonl {
@@ -29,8 +30,12 @@ pub(crate) struct Jsonl {
     /// The line of the next byte.
     line: u64,
     max_record_bytes: usize,
+    /// Keys found so far.
     columns: Vec<String>,
-    selected: Vec<String>,
+    /// The place of each of them in `columns`.
+    place_of: HashMap<String, usize>,
+    wanted: Vec<String>,
+    with_others: bool,
     /// Lines read ahead to learn the columns.
     ahead: VecDeque<(u64, Result<Vec<u8>, RowFault>)>,
 }
@@ -47,21 +52,23 @@ impl Jsonl {
             line: 1,
             max_record_bytes: options.max_record_bytes,
             columns: Vec::new(),
-            selected: Vec::new(),
+            place_of: HashMap::new(),
+            wanted: Vec::new(),
+            with_others: false,
             ahead: VecDeque::new(),
         };
         while table.ahead.len() < N_TRIED {
             let Some((line, bytes)) = table.read_line()? else { break };
-            let parsed = bytes.clone().and_then(|bytes| {
-                let keys = parse(&bytes)?.0.into_iter().map(|(key, _)| key.into_owned()).collect();
-                Ok(keys)
-            });
+            let found = match &bytes {
+                Ok(bytes) => parse(bytes).and_then(|Object(entries)| {
+                    entries.iter().try_for_each(|(key, _)| table.place(key).map(|_| ()))
+                }),
+                Err(fault) => Err(fault.clone()),
+            };
             table.ahead.push_back((line, bytes));
-            match parsed {
-                Ok(keys) => {
-                    table.columns = keys;
-                    return Ok(table);
-                }
+            match found {
+                Ok(()) if table.columns.is_empty() => {} // `{}` names no columns.
+                Ok(()) => return Ok(table),
                 Err(fault) if !options.skip_bad_rows || table.ahead.len() == N_TRIED => {
                     return Err(table.row_error(line, fault));
                 }
@@ -117,13 +124,37 @@ impl Jsonl {
         }
     }
 
-    fn cells(&self, bytes: &[u8]) -> Result<Vec<Cell>, RowFault> {
+    fn record(&mut self, line: u64, bytes: &[u8]) -> Result<Record, RowFault> {
         let Object(entries) = parse(bytes)?;
-        let cell = |name: &String| match entries.iter().find(|(key, _)| key == name) {
-            Some((_, value)) => cell_of(value.get()),
-            None => Ok(Cell::Null),
-        };
-        self.selected.iter().map(cell).collect()
+        let mut wanted = vec![Cell::Null; self.wanted.len()];
+        let mut others = Vec::new();
+        for (key, value) in entries {
+            let is_wanted = |name: &String| *name == key;
+            let cell = || Cell::from_json(value.get()).map_err(|error| json_fault(&error));
+            if self.wanted.iter().any(is_wanted) {
+                let places = wanted.iter_mut().zip(&self.wanted);
+                for (place, _) in places.filter(|(_, name)| is_wanted(name)) {
+                    *place = cell()?;
+                }
+                self.place(&key)?;
+            } else if self.with_others {
+                others.push((self.place(&key)?, cell()?));
+            }
+        }
+        Ok(Record { at: Position::Line(line), wanted, others })
+    }
+
+    /// The place of `key` in `columns`, at the end where it is new.
+    fn place(&mut self, key: &str) -> Result<usize, RowFault> {
+        if let Some(&place) = self.place_of.get(key) {
+            return Ok(place);
+        }
+        if self.columns.len() == MAX_KEYS {
+            return Err(RowFault::TooManyColumns { key: key.to_owned(), limit: MAX_KEYS });
+        }
+        self.place_of.insert(key.to_owned(), self.columns.len());
+        self.columns.push(key.to_owned());
+        Ok(self.columns.len() - 1)
     }
 
     fn row_error(&self, line: u64, fault: RowFault) -> ReadError {
@@ -136,8 +167,13 @@ impl Table for Jsonl {
         &self.columns
     }
 
-    fn select(&mut self, names: &[String]) -> Result<(), ReadError> {
-        self.selected = names.to_vec();
+    fn may_grow(&self) -> bool {
+        true
+    }
+
+    fn select(&mut self, wanted: &[String], with_others: bool) -> Result<(), ReadError> {
+        self.wanted = wanted.to_vec();
+        self.with_others = with_others;
         Ok(())
     }
 
@@ -149,8 +185,7 @@ impl Table for Jsonl {
                 Err(error) => return Some(Err(error)),
             },
         };
-        let cells = bytes.and_then(|bytes| self.cells(&bytes));
-        let record = cells.map(|cells| Record { at: Position::Line(line), cells });
+        let record = bytes.and_then(|bytes| self.record(line, &bytes));
         Some(record.map_err(|fault| self.row_error(line, fault)))
     }
 }
@@ -195,18 +230,6 @@ fn parse(bytes: &[u8]) -> Result<Object<'_>, RowFault> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })?;
     serde_json::from_str(text).map_err(|error| json_fault(&error))
-}
-
-fn cell_of(json: &str) -> Result<Cell, RowFault> {
-    Ok(match json.as_bytes().first() {
-        Some(b'"') => Cell::Text(serde_json::from_str(json).map_err(|error| json_fault(&error))?),
-        Some(b'n') | None => Cell::Null,
-        Some(b't') => Cell::Bool(true),
-        Some(b'f') => Cell::Bool(false),
-        Some(b'[') => Cell::Other { text: json.to_owned(), kind: "a list" },
-        Some(b'{') => Cell::Other { text: json.to_owned(), kind: "an object" },
-        Some(_) => Cell::Number(json.to_owned()),
-    })
 }
 
 /// The parser's words, with the column but without its "line 1", which is never the file's line.

@@ -7,7 +7,7 @@
 //! always stops the run. This crate knows no model and no metric.
 //!
 //! In reading order: [`columns`] what the file calls our columns · [`options`] how rows are read ·
-//! [`records`] the typed rows and what they accept · [`rows`] the iterator over several files ·
+//! [`records`] the typed rows and what they accept · [`value`] what no reader interprets · [`rows`] the iterator over several files ·
 //! [`source`] from path to table · `text_input`, `delimited`, `jsonl`, `parquet` (within
 //! [`guard`]) the formats · [`error`] · [`deduplicate`].
 //!
@@ -32,6 +32,7 @@ pub mod rows;
 pub mod source;
 mod table;
 mod text_input;
+pub mod value;
 
 pub use columns::{ColumnError, ColumnName, Columns};
 pub use deduplicate::Deduplicate;
@@ -41,3 +42,4 @@ pub use records::{Pair, Product, Text};
 pub use records::{read_pairs, read_pairs_from, read_products, read_products_from, read_texts};
 pub use rows::{Rows, SkippedRows};
 pub use source::{FileKind, Format};
+pub use value::Value;

@@ -1,8 +1,8 @@
 //! Parquet: only the selected columns are read, in small batches.
 //!
 //! Strings may be plain, large, views or dictionaries; a string column that its writer did not
-//! mark as text (older Spark, Impala) counts as text where it is UTF-8. Anything else that is no
-//! number, bool or null can only be one of a catalogue's other columns.
+//! mark as text (older Spark, Impala) counts as text where it is UTF-8. A column of another type (a
+//! list, a date) is accepted only among the other columns of products.
 
 use std::path::{Path, PathBuf};
 
@@ -17,8 +17,8 @@ use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
 
 use crate::error::{Position, ReadError, RowFault};
-use crate::guard::catch_panic;
-use crate::table::{Cell, Record, Table};
+use crate::guard::guard_parquet;
+use crate::table::{Cell, Record, Table, places_of_others};
 
 /// Rows decoded at a time: texts may be long, and memory is meant to stay small.
 const BATCH_ROWS: usize = 128;
@@ -29,8 +29,10 @@ pub(crate) struct Parquet<R: ChunkReader> {
     /// Taken by `select`, which decides what is read.
     builder: Option<ParquetRecordBatchReaderBuilder<R>>,
     reader: Option<ParquetRecordBatchReader>,
-    selected: Vec<String>,
-    /// The columns of the batch at hand, as selected.
+    wanted: Vec<String>,
+    /// The places of the other columns that are read.
+    others: Vec<usize>,
+    /// The columns of the batch at hand: the wanted ones, then the others.
     batch: Vec<Option<Column>>,
     n_batch_rows: usize,
     batch_row: usize,
@@ -40,7 +42,7 @@ pub(crate) struct Parquet<R: ChunkReader> {
 
 impl<R: ChunkReader + 'static> Parquet<R> {
     pub(crate) fn open(path: &Path, input: R) -> Result<Parquet<R>, ReadError> {
-        let builder = guarded(|| ParquetRecordBatchReaderBuilder::try_new(input))
+        let builder = guard_parquet(|| ParquetRecordBatchReaderBuilder::try_new(input))
             .map_err(|source| ReadError::Parquet { path: path.to_owned(), source })?;
         let columns = builder.schema().fields().iter().map(|field| field.name().clone()).collect();
         Ok(Parquet {
@@ -48,7 +50,8 @@ impl<R: ChunkReader + 'static> Parquet<R> {
             columns,
             builder: Some(builder),
             reader: None,
-            selected: Vec::new(),
+            wanted: Vec::new(),
+            others: Vec::new(),
             batch: Vec::new(),
             n_batch_rows: 0,
             batch_row: 0,
@@ -60,22 +63,29 @@ impl<R: ChunkReader + 'static> Parquet<R> {
     fn advance(&mut self) -> Result<bool, ParquetError> {
         while self.batch_row == self.n_batch_rows {
             let Some(reader) = &mut self.reader else { return Ok(false) };
-            let Some(batch) = guarded(|| Ok(reader.next().transpose()?))? else {
+            let Some(batch) = guard_parquet(|| Ok(reader.next().transpose()?))? else {
                 return Ok(false);
             };
-            let columns = self.selected.iter().map(|name| Column::of(&batch, name));
-            self.batch = guarded(|| Ok(columns.collect::<Result<_, _>>()?))?;
+            let others = self.others.iter().map(|&at| &self.columns[at]);
+            let columns = self.wanted.iter().chain(others).map(|name| Column::of(&batch, name));
+            self.batch = guard_parquet(|| Ok(columns.collect::<Result<_, _>>()?))?;
             (self.n_batch_rows, self.batch_row) = (batch.num_rows(), 0);
         }
         Ok(true)
     }
 
-    fn cells(&self) -> Result<Vec<Cell>, RowFault> {
+    fn record(&self, at: Position) -> Result<Record, RowFault> {
         let cell = |column: &Option<Column>| match column {
             Some(column) => column.cell(self.batch_row),
             None => Ok(Cell::Null),
         };
-        self.batch.iter().map(cell).collect()
+        let (wanted, others) = self.batch.split_at(self.wanted.len());
+        let others = self.others.iter().zip(others).map(|(&at, column)| Ok((at, cell(column)?)));
+        Ok(Record {
+            at,
+            wanted: wanted.iter().map(cell).collect::<Result<_, _>>()?,
+            others: others.collect::<Result<_, _>>()?,
+        })
     }
 
     fn parquet_error(&self, source: ParquetError) -> ReadError {
@@ -88,16 +98,20 @@ impl<R: ChunkReader + 'static> Table for Parquet<R> {
         &self.columns
     }
 
-    fn select(&mut self, names: &[String]) -> Result<(), ReadError> {
+    fn select(&mut self, wanted: &[String], with_others: bool) -> Result<(), ReadError> {
         let Some(builder) = self.builder.take() else { return Ok(()) };
         let roots = self.columns.iter().enumerate();
-        let roots = roots.filter(|(_, column)| names.contains(column)).map(|(root, _)| root);
-        let reader = guarded(|| {
+        let roots = roots.filter(|(_, column)| with_others || wanted.contains(column));
+        let roots = roots.map(|(root, _)| root);
+        let reader = guard_parquet(|| {
             let projection = ProjectionMask::roots(builder.parquet_schema(), roots);
             builder.with_projection(projection).with_batch_size(BATCH_ROWS).build()
         });
         self.reader = Some(reader.map_err(|source| self.parquet_error(source))?);
-        self.selected = names.to_vec();
+        self.wanted = wanted.to_vec();
+        if with_others {
+            self.others = places_of_others(&self.columns, wanted);
+        }
         Ok(())
     }
 
@@ -110,18 +124,12 @@ impl<R: ChunkReader + 'static> Table for Parquet<R> {
                 return Some(Err(self.parquet_error(source)));
             }
         }
-        let cells = self.cells();
+        let at = Position::Row(self.n_rows + 1);
+        let record = self.record(at);
         self.batch_row += 1;
         self.n_rows += 1;
-        let at = Position::Row(self.n_rows);
-        let record = cells.map(|cells| Record { at, cells });
         Some(record.map_err(|fault| ReadError::Row { path: self.path.clone(), at, fault }))
     }
-}
-
-/// A step of the parquet reader, its panics turned into errors.
-fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    catch_panic(step).unwrap_or_else(|panic| Err(ParquetError::General(panic)))
 }
 
 /// One column of a batch, without dictionaries: a null is a null wherever it was stored.

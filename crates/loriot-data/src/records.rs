@@ -19,6 +19,7 @@ use crate::options::ReadOptions;
 use crate::rows::{Fields, Rows, Wanted};
 use crate::source::{FileKind, Source};
 use crate::table::Cell;
+use crate::value::Value;
 
 /// A judged row: how well a product answers a query.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,9 +47,9 @@ pub struct Product {
     pub id: Option<String>,
     /// The product's text.
     pub product_title: String,
-    /// The other columns' values, in the order of [`Rows::other_columns`]; empty where a file
-    /// lacks the column or holds a null.
-    pub other: Vec<String>,
+    /// The values of its other columns, each with the column's place in [`Rows::other_columns`],
+    /// in ascending order. A column that has no value here is left out.
+    pub other: Vec<(u32, Value)>,
     /// The line of a text file (the row of a parquet file), from 1.
     pub line: u64,
     /// Which of the files, from 0.
@@ -68,19 +69,18 @@ pub struct Text {
     pub file_idx: usize,
 }
 
-const PAIR: [Wanted<'static>; 5] = [
-    Wanted { ours: "query", required: true },
-    Wanted { ours: "product_title", required: true },
-    Wanted { ours: "relevance_label", required: true },
-    Wanted { ours: "id", required: false },
-    Wanted { ours: "grade", required: false },
-];
-const PRODUCT: [Wanted<'static>; 2] =
-    [Wanted { ours: "product_title", required: true }, Wanted { ours: "id", required: false }];
+fn pair_columns() -> Vec<Wanted> {
+    let required = ["query", "product_title", "relevance_label"].map(Wanted::required);
+    required.into_iter().chain(["id", "grade"].map(Wanted::optional)).collect()
+}
+
+fn product_columns() -> Vec<Wanted> {
+    vec![Wanted::required("product_title"), Wanted::optional("id")]
+}
 
 /// Judged pairs of one or several files.
 pub fn read_pairs(paths: &[PathBuf], options: &ReadOptions) -> Result<Rows<Pair>, ReadError> {
-    Rows::open(files(paths), options, &PAIR, false, pair)
+    Rows::open(files(paths), options, pair_columns(), false, pair)
 }
 
 /// Judged pairs of a file in memory, for callers that have no path (and for fuzzing).
@@ -89,12 +89,12 @@ pub fn read_pairs_from(
     kind: FileKind,
     options: &ReadOptions,
 ) -> Result<Rows<Pair>, ReadError> {
-    Rows::open(vec![Source::Memory(bytes.into(), kind)], options, &PAIR, false, pair)
+    Rows::open(vec![Source::Memory(bytes.into(), kind)], options, pair_columns(), false, pair)
 }
 
 /// Products of one or several files, with all their columns.
 pub fn read_products(paths: &[PathBuf], options: &ReadOptions) -> Result<Rows<Product>, ReadError> {
-    Rows::open(files(paths), options, &PRODUCT, true, product)
+    Rows::open(files(paths), options, product_columns(), true, product)
 }
 
 /// Products of a file in memory.
@@ -103,7 +103,7 @@ pub fn read_products_from(
     kind: FileKind,
     options: &ReadOptions,
 ) -> Result<Rows<Product>, ReadError> {
-    Rows::open(vec![Source::Memory(bytes.into(), kind)], options, &PRODUCT, true, product)
+    Rows::open(vec![Source::Memory(bytes.into(), kind)], options, product_columns(), true, product)
 }
 
 /// The texts of one column: `text_column` is our name of it where there is one, else the file's.
@@ -112,9 +112,8 @@ pub fn read_texts(
     text_column: &str,
     options: &ReadOptions,
 ) -> Result<Rows<Text>, ReadError> {
-    let wanted =
-        [Wanted { ours: text_column, required: true }, Wanted { ours: "id", required: false }];
-    Rows::open(files(paths), options, &wanted, false, text)
+    let wanted = vec![Wanted::required(text_column), Wanted::optional("id")];
+    Rows::open(files(paths), options, wanted, false, text)
 }
 
 fn files(paths: &[PathBuf]) -> Vec<Source> {
@@ -144,7 +143,10 @@ fn product(mut fields: Fields<'_>) -> Result<Product, RowFault> {
         return Err(RowFault::Blank { columns: format!("`{}`", fields.names[0]) });
     }
     let id = fields.id(1)?;
-    let other = fields.cells.drain(fields.n_wanted..).map(plain_text).collect();
+    let others = std::mem::take(&mut fields.others).into_iter();
+    let mut other: Vec<(u32, Value)> =
+        others.filter_map(|(column, cell)| Some((column, Value::of(cell)?))).collect();
+    other.sort_unstable_by_key(|(column, _)| *column);
     Ok(Product { id, product_title, other, line: fields.line, file_idx: fields.file_idx })
 }
 
@@ -173,7 +175,7 @@ impl Fields<'_> {
             Cell::Null => return Err(self.missing(idx)),
             Cell::Number(number) => format!("the number {}", shown(&number)),
             Cell::Bool(value) => format!("`{value}`"),
-            Cell::Other { kind, .. } => kind.to_owned(),
+            Cell::Json { kind, .. } | Cell::Other { kind, .. } => kind.to_owned(),
         };
         Err(self.value_fault(idx, found, "text"))
     }
@@ -184,7 +186,7 @@ impl Fields<'_> {
             Cell::Text(text) if text.trim().is_empty() => return Ok(None),
             Cell::Text(text) | Cell::Number(text) => return Ok(Some(text)),
             Cell::Bool(value) => format!("`{value}`"),
-            Cell::Other { kind, .. } => kind.to_owned(),
+            Cell::Json { kind, .. } | Cell::Other { kind, .. } => kind.to_owned(),
         };
         Err(self.value_fault(idx, found, "text or a number"))
     }
@@ -198,7 +200,7 @@ impl Fields<'_> {
                 _ => shown(&text),
             },
             Cell::Null => return Err(self.missing(idx)),
-            Cell::Other { kind, .. } => kind.to_owned(),
+            Cell::Json { kind, .. } | Cell::Other { kind, .. } => kind.to_owned(),
         };
         Err(self.value_fault(idx, found, EXPECTED))
     }
@@ -212,16 +214,8 @@ impl Fields<'_> {
                 _ => shown(&text),
             },
             Cell::Bool(value) => format!("`{value}`"),
-            Cell::Other { kind, .. } => kind.to_owned(),
+            Cell::Json { kind, .. } | Cell::Other { kind, .. } => kind.to_owned(),
         };
         Err(self.value_fault(idx, found, "a finite number, 0 or more"))
-    }
-}
-
-fn plain_text(cell: Cell) -> String {
-    match cell {
-        Cell::Null => String::new(),
-        Cell::Text(text) | Cell::Number(text) | Cell::Other { text, .. } => text,
-        Cell::Bool(value) => value.to_string(),
     }
 }

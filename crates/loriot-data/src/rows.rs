@@ -1,6 +1,6 @@
 //! Typed rows over one or several files, one after the other.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use crate::error::{ReadError, RowFault};
 use crate::options::ReadOptions;
@@ -10,7 +10,7 @@ use crate::table::{Cell, Record, Table};
 /// How many messages of skipped rows are kept.
 const N_MESSAGES: usize = 5;
 
-/// The rows that were left out, all of them counted and the first few told.
+/// The rows that were left out: their number, and the messages of the first few.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SkippedRows {
     /// How many.
@@ -20,18 +20,51 @@ pub struct SkippedRows {
 }
 
 /// A column that a kind of row has.
-pub(crate) struct Wanted<'a> {
-    pub(crate) ours: &'a str,
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted {
+    pub(crate) ours: String,
     /// Must be in every file; otherwise only if an option named it.
     pub(crate) required: bool,
 }
 
-/// The cells of a row on their way to a typed one, in the order of the wanted columns.
+impl Wanted {
+    pub(crate) fn required(ours: &str) -> Wanted {
+        Wanted { ours: ours.to_owned(), required: true }
+    }
+
+    pub(crate) fn optional(ours: &str) -> Wanted {
+        Wanted { ours: ours.to_owned(), required: false }
+    }
+}
+
+/// The columns of all files that no kind of row asks for, in the order in which they were found.
+#[derive(Default)]
+struct OtherColumns {
+    names: Vec<String>,
+    place_of: HashMap<String, u32>,
+}
+
+impl OtherColumns {
+    /// The place of `name`, at the end where it is new.
+    fn place(&mut self, name: &str) -> u32 {
+        if let Some(&place) = self.place_of.get(name) {
+            return place;
+        }
+        let place = self.names.len() as u32; // Each file has a few thousand at most.
+        self.names.push(name.to_owned());
+        self.place_of.insert(name.to_owned(), place);
+        place
+    }
+}
+
+/// The cells of a row on their way to a typed one.
 pub(crate) struct Fields<'a> {
-    /// The columns' names in the file.
+    /// The wanted columns' names in the file.
     pub(crate) names: &'a [String],
+    /// Their cells.
     pub(crate) cells: Vec<Cell>,
-    pub(crate) n_wanted: usize,
+    /// The cells of other columns, each with its place in [`Rows::other_columns`].
+    pub(crate) others: Vec<(u32, Cell)>,
     pub(crate) line: u64,
     pub(crate) file_idx: usize,
 }
@@ -44,12 +77,16 @@ pub struct Rows<T> {
     sources: Vec<Source>,
     options: ReadOptions,
     convert: Convert<T>,
-    /// The selected columns: the wanted ones, then the others.
+    wanted: Vec<Wanted>,
+    /// What the files call the wanted columns.
     names: Vec<String>,
-    n_wanted: usize,
+    with_others: bool,
+    others: OtherColumns,
     /// The file that is read, or comes next where `table` is empty.
     file_idx: usize,
     table: Option<Box<dyn Table>>,
+    /// For each column of `table` its place in `others`; `None` for a wanted one.
+    places: Vec<Option<u32>>,
     n_rows: u64,
     skipped: SkippedRows,
     done: bool,
@@ -61,45 +98,48 @@ impl<T> Rows<T> {
     pub(crate) fn open(
         sources: Vec<Source>,
         options: &ReadOptions,
-        wanted: &[Wanted<'_>],
+        wanted: Vec<Wanted>,
         with_others: bool,
         convert: Convert<T>,
     ) -> Result<Rows<T>, ReadError> {
-        let theirs = |wanted: &Wanted<'_>| options.columns.in_file(wanted.ours).to_owned();
+        let theirs = |wanted: &Wanted| options.columns.in_file(&wanted.ours).to_owned();
         let mut rows = Rows {
             options: options.clone(),
             convert,
             names: wanted.iter().map(theirs).collect(),
-            n_wanted: wanted.len(),
+            wanted,
+            with_others,
+            others: OtherColumns::default(),
             file_idx: 0,
             table: None,
+            places: Vec::new(),
             n_rows: 0,
             skipped: SkippedRows::default(),
             done: false,
             sources,
         };
-        let mut known: HashSet<String> = rows.names.iter().cloned().collect();
         for (file_idx, source) in rows.sources.iter().enumerate() {
-            let table = source.open(options)?;
-            check_columns(source, table.columns(), options, wanted)?;
+            let mut table = source.open(options)?;
+            check_columns(source, table.columns(), table.may_grow(), options, &rows.wanted)?;
             if with_others {
-                let others = table.columns().iter().filter(|name| known.insert(name.to_string()));
-                rows.names.extend(others.cloned());
+                let others = table.columns().iter().filter(|name| !rows.names.contains(name));
+                others.for_each(|name| {
+                    rows.others.place(name);
+                });
             }
             if file_idx == 0 {
+                table.select(&rows.names, with_others)?;
                 rows.table = Some(table);
             }
-        }
-        if let Some(table) = &mut rows.table {
-            table.select(&rows.names)?;
         }
         Ok(rows)
     }
 
-    /// The names of a catalogue's other columns, those of all files in the order of appearance.
+    /// The names of a catalogue's other columns, those of all files in the order in which they were
+    /// found; complete once the iterator has ended, as a later line of jsonl may bring a new one.
     /// Empty for judged pairs and texts.
     pub fn other_columns(&self) -> &[String] {
-        &self.names[self.n_wanted..]
+        &self.others.names
     }
 
     /// What was left out so far; complete once the iterator has ended.
@@ -118,7 +158,7 @@ impl<T> Rows<T> {
         while let Some(source) = self.sources.get(self.file_idx) {
             let table = match &mut self.table {
                 Some(table) => table,
-                None => match open_selected(source, &self.options, &self.names) {
+                None => match open_selected(source, &self.options, &self.names, self.with_others) {
                     Ok(table) => self.table.insert(table),
                     Err(error) => return Some(Err(error)),
                 },
@@ -126,30 +166,52 @@ impl<T> Rows<T> {
             if let Some(record) = table.next_record() {
                 return Some(record);
             }
+            // Now all columns have been seen.
+            let found = check_columns(source, table.columns(), false, &self.options, &self.wanted);
             self.table = None;
+            self.places.clear();
             self.file_idx += 1;
+            // A file without a column is one without a row, which is told of all files together.
+            if let Err(error @ ReadError::NoColumn { .. }) = found {
+                return Some(Err(error));
+            }
         }
         None
     }
 
-    fn typed(&self, record: Record) -> Result<T, ReadError> {
-        let Record { at, cells } = record;
-        let in_limits = || -> Result<(), RowFault> {
-            cells
-                .iter()
-                .zip(&self.names)
-                .try_for_each(|(cell, name)| check_length(cell, name, self.options.max_text_bytes))
-        };
+    /// Learns the columns that the last record added to the open table.
+    fn learn_columns(&mut self) {
+        let Some(table) = &self.table else { return };
+        for name in &table.columns()[self.places.len()..] {
+            let is_other = self.with_others && !self.names.contains(name);
+            self.places.push(is_other.then(|| self.others.place(name)));
+        }
+    }
+
+    fn typed(&mut self, record: Record) -> Result<T, ReadError> {
+        self.learn_columns();
+        let Record { at, wanted: cells, others } = record;
+        let limit = self.options.max_text_bytes;
         let names = &self.names;
+        let in_limits = || -> Result<(), RowFault> {
+            let wanted = cells.iter().zip(names).map(|(cell, name)| (cell, name.as_str()));
+            let other_name = |column: usize| {
+                self.places[column].map_or("", |place| &self.others.names[place as usize])
+            };
+            let others = others.iter().map(|(column, cell)| (cell, other_name(*column)));
+            wanted.chain(others).try_for_each(|(cell, name)| check_length(cell, name, limit))
+        };
         let row = in_limits().and_then(|()| {
-            let (n_wanted, file_idx) = (self.n_wanted, self.file_idx);
-            (self.convert)(Fields { names, cells, n_wanted, line: at.number(), file_idx })
+            let others = others.into_iter();
+            let others = others.filter_map(|(column, cell)| Some((self.places[column]?, cell)));
+            let (others, file_idx) = (others.collect(), self.file_idx);
+            (self.convert)(Fields { names, cells, others, line: at.number(), file_idx })
         });
         let path = || self.sources[self.file_idx].path().to_owned();
         row.map_err(|fault| ReadError::Row { path: path(), at, fault })
     }
 
-    /// What to say when the files have ended without a row.
+    /// The error when the files have ended without a row.
     fn no_rows(&self) -> Option<ReadError> {
         let path = self.sources.first()?.path().to_owned();
         let n_more = self.sources.len() - 1;
@@ -198,30 +260,36 @@ impl<T> Iterator for Rows<T> {
 fn open_selected(
     source: &Source,
     options: &ReadOptions,
-    names: &[String],
+    wanted: &[String],
+    with_others: bool,
 ) -> Result<Box<dyn Table>, ReadError> {
     let mut table = source.open(options)?;
-    table.select(names)?;
+    table.select(wanted, with_others)?;
     Ok(table)
 }
 
+/// Whether the columns that must be there are, each once. Where columns `may_grow`, one that only
+/// some rows need may still come; a column that each row needs is missed at the first.
 fn check_columns(
     source: &Source,
     found: &[String],
+    may_grow: bool,
     options: &ReadOptions,
-    wanted: &[Wanted<'_>],
+    wanted: &[Wanted],
 ) -> Result<(), ReadError> {
     let path = || source.path().to_owned();
     if found.is_empty() {
         return Err(ReadError::Empty { path: path(), n_more: 0 });
     }
     for wanted in wanted {
-        let theirs = options.columns.in_file(wanted.ours);
+        let theirs = options.columns.in_file(&wanted.ours);
+        let may_come = may_grow && (!wanted.required || options.skip_bad_rows);
         match found.iter().filter(|column| *column == theirs).count() {
-            0 if wanted.required || options.columns.is_named(wanted.ours) => {
+            0 if may_come => {}
+            0 if wanted.required || options.columns.is_named(&wanted.ours) => {
                 return Err(ReadError::NoColumn {
                     path: path(),
-                    wanted: wanted.ours.to_owned(),
+                    wanted: wanted.ours.clone(),
                     in_file: theirs.to_owned(),
                     found: found.to_vec(),
                 });
@@ -237,7 +305,11 @@ fn check_columns(
 }
 
 fn check_length(cell: &Cell, name: &str, limit: usize) -> Result<(), RowFault> {
-    let (Cell::Text(text) | Cell::Number(text) | Cell::Other { text, .. }) = cell else {
+    let (Cell::Text(text)
+    | Cell::Number(text)
+    | Cell::Json { text, .. }
+    | Cell::Other { text, .. }) = cell
+    else {
         return Ok(());
     };
     if text.len() <= limit {

@@ -126,7 +126,7 @@ fn what_is_no_text_is_refused_and_says_what_it_is() {
 }
 
 #[test]
-fn a_catalogue_keeps_its_other_columns_as_text() {
+fn a_catalogue_keeps_numbers_and_bools_of_its_other_columns() {
     let sizes =
         ListArray::from_iter_primitive::<Int32Type, _, _>([Some(vec![Some(1), Some(2)]), None]);
     let bytes = parquet(vec![
@@ -134,12 +134,17 @@ fn a_catalogue_keeps_its_other_columns_as_text() {
         ("product_title", strings(["Kettle", "Lamp"])),
         ("stock", Arc::new(BooleanArray::from(vec![Some(true), None]))),
         ("sizes", Arc::new(sizes)),
+        ("weight", Arc::new(Float64Array::from(vec![f64::NAN, 0.25]))),
     ]);
     let products = read_products_from(bytes, PARQUET, &ReadOptions::default()).unwrap();
-    assert_eq!(products.other_columns(), ["price", "stock", "sizes"]);
+    assert_eq!(products.other_columns(), ["price", "stock", "sizes", "weight"]);
     let (products, _) = products.read_all().unwrap();
-    assert_eq!(products[0].other, ["9.5", "true", "[1, 2]"]);
-    assert_eq!(products[1].other, ["10.0", "", ""]);
+    let other = |row: usize| -> Vec<(u32, String)> {
+        products[row].other.iter().map(|(column, value)| (*column, value.to_json())).collect()
+    };
+    let want = [(0, "9.5"), (1, "true"), (2, "\"[1, 2]\""), (3, "\"NaN\"")];
+    assert_eq!(other(0), want.map(|(column, json)| (column, json.to_owned())));
+    assert_eq!(other(1), [(0, "10.0".to_owned()), (3, "0.25".to_owned())]);
 }
 
 #[test]

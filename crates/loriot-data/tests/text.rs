@@ -6,7 +6,8 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use loriot_data::{
-    Columns, Pair, ReadError, ReadOptions, SkippedRows, read_pairs, read_products, read_texts,
+    Columns, Pair, Product, ReadError, ReadOptions, SkippedRows, Value, read_pairs, read_products,
+    read_texts,
 };
 use loriot_files::Hint;
 use tempfile::TempDir;
@@ -48,6 +49,12 @@ fn named(options: &[&str]) -> ReadOptions {
 
 fn pairs(path: PathBuf, options: &ReadOptions) -> Result<(Vec<Pair>, SkippedRows), ReadError> {
     read_pairs(&[path], options)?.read_all()
+}
+
+/// A product's other values: `column=JSON`, with blanks between them.
+fn others(product: &Product) -> String {
+    let shown = |(column, value): &(u32, Value)| format!("{column}={}", value.to_json());
+    product.other.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
 const CSV: &str = "query,product_title,relevance_label,grade,id\n\
@@ -137,7 +144,7 @@ fn a_missing_column_lists_what_is_there_and_names_the_remedy() {
     assert_eq!(products.other_columns(), ["sku"]);
     let (products, _) = products.read_all().unwrap();
     assert_eq!((products[0].product_title.as_str(), &products[0].id), ("Red kettle", &None));
-    assert_eq!(products[0].other, ["1"]);
+    assert_eq!(others(&products[0]), r#"0="1""#, "a csv field is text");
 
     let options = named(&["product_title=name", "id=sku"]);
     let (products, _) =
@@ -239,7 +246,7 @@ fn ids_keep_the_digits_they_are_written_with() {
     let products = read_products(&[dir.file("a.jsonl", jsonl)], &ReadOptions::default()).unwrap();
     let (products, _) = products.read_all().unwrap();
     assert_eq!(products[0].id.as_deref(), Some(long));
-    assert_eq!(products[0].other, ["1.50"]);
+    assert_eq!(others(&products[0]), "0=1.50");
 }
 
 #[test]
@@ -253,10 +260,91 @@ fn several_catalogues_share_one_list_of_other_columns() {
     let products = read_products(&files, &ReadOptions::default()).unwrap();
     assert_eq!(products.other_columns(), ["brand", "price", "sizes"]);
     let (products, _) = products.read_all().unwrap();
-    let other: Vec<_> = products.iter().map(|product| product.other.join("|")).collect();
-    assert_eq!(other, ["Acme||", "|9.99|", "||[55]"]);
+    let other: Vec<_> = products.iter().map(others).collect();
+    assert_eq!(other, [r#"0="Acme""#, r#"1="9.99""#, "2=[55]"]);
     let places: Vec<_> = products.iter().map(|product| (product.file_idx, product.line)).collect();
     assert_eq!(places, [(0, 2), (1, 2), (2, 1)]);
+}
+
+#[test]
+fn the_columns_of_jsonl_are_those_of_all_its_lines() {
+    let dir = Dir::new();
+    let jsonl = r#"{"product_title":"Kettle","price":9.50}
+{"colour":"red","product_title":"Mug","price":"ask","sku":7,"in_stock":true,"gift":null}
+{"product_title":"Lamp","tags":["a", 1],"colour":""}
+"#;
+    let path = dir.file("a.jsonl", jsonl);
+    let later = dir.file("b.csv", "product_title,price,size\nHose,1,XL\n");
+    let mut products = read_products(&[path.clone(), later], &ReadOptions::default()).unwrap();
+    let found: Vec<Product> = products.by_ref().collect::<Result<_, _>>().unwrap();
+    let columns = ["price", "size", "colour", "sku", "in_stock", "gift", "tags"];
+    assert_eq!(products.other_columns(), columns);
+    let other: Vec<_> = found.iter().map(others).collect();
+    let want = ["0=9.50", r#"0="ask" 2="red" 3=7 4=true"#, r#"6=["a", 1]"#, r#"0="1" 1="XL""#];
+    assert_eq!(other, want);
+
+    // An optional column may come late too; that it never comes is told at the end.
+    let ids = |option: &str| -> Result<Vec<Option<String>>, ReadError> {
+        let products = read_products(std::slice::from_ref(&path), &named(&[option])).unwrap();
+        let (products, _) = products.read_all()?;
+        Ok(products.into_iter().map(|product| product.id).collect())
+    };
+    assert_eq!(ids("id=sku").unwrap(), [None, Some("7".to_owned()), None]);
+    let message = dir.message(&ids("id=asin").unwrap_err());
+    assert!(message.starts_with("`a.jsonl` has no column `asin`; it has: product_title, price, "));
+}
+
+#[test]
+fn a_first_line_without_a_needed_column_is_a_bad_row_among_others_where_rows_are_skipped() {
+    let dir = Dir::new();
+    let good = r#"{"query":"a","product_title":"b","relevance_label":1}"#;
+    let path = dir.file("a.jsonl", format!("{{\"query\":\"a\"}}\n{good}\n"));
+    let error = pairs(path.clone(), &ReadOptions::default()).unwrap_err();
+    assert_eq!(dir.message(&error), "`a.jsonl` has no column `product_title`; it has: query");
+    let (rows, skipped) = pairs(path, &skipping()).unwrap();
+    assert_eq!((rows.len(), skipped.count), (1, 1));
+    // Where no line has it, the rows are not to blame.
+    let path = dir.file("a.jsonl", "{\"query\":\"a\"}\n{\"query\":\"b\"}\n");
+    let error = pairs(path, &skipping()).unwrap_err();
+    assert_eq!(dir.message(&error), "`a.jsonl` has no column `product_title`; it has: query");
+}
+
+#[test]
+fn an_object_without_keys_is_a_row_without_values() {
+    let dir = Dir::new();
+    let good = r#"{"query":"a","product_title":"b","relevance_label":1}"#;
+    let path = dir.file("a.jsonl", format!("{{}}\n{good}\n"));
+    let error = pairs(path.clone(), &ReadOptions::default()).unwrap_err();
+    assert_eq!(dir.message(&error), "`a.jsonl` line 1: expected a value of `query`, found none");
+    let (rows, skipped) = pairs(path, &skipping()).unwrap();
+    assert_eq!((rows.len(), skipped.count), (1, 1));
+}
+
+#[test]
+fn jsonl_whose_keys_never_repeat_is_no_table() {
+    let dir = Dir::new();
+    let line = |n: usize| format!("{{\"product_title\":\"a\",\"key {n}\":1}}\n");
+    let jsonl: String = (0..4200).map(line).collect();
+    let path = dir.file("a.jsonl", jsonl);
+    let error = read_products(std::slice::from_ref(&path), &ReadOptions::default());
+    let error = error.unwrap().read_all().unwrap_err();
+    assert_eq!(
+        dir.message(&error),
+        "`a.jsonl` line 4096: key `key 4095` would be a column more than the 4096 that the file \
+         may have"
+    );
+    // Keys that nobody asked for are no columns.
+    let texts = read_texts(&[path], "product_title", &ReadOptions::default()).unwrap();
+    assert_eq!(texts.count(), 4200);
+}
+
+#[test]
+fn of_two_columns_with_one_name_the_first_is_read() {
+    let dir = Dir::new();
+    let csv = "product_title,price,price\nKettle,1,2\n";
+    let products = read_products(&[dir.file("a.csv", csv)], &ReadOptions::default()).unwrap();
+    assert_eq!(products.other_columns(), ["price"]);
+    assert_eq!(others(&products.read_all().unwrap().0[0]), r#"0="1""#);
 }
 
 #[test]

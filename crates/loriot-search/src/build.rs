@@ -12,14 +12,14 @@ use loriot_index::{
 use rayon::prelude::*;
 use std::path::Path;
 
-/// The largest catalogue that is searched exactly unless something else is asked for.
+/// The largest catalogue that is searched exactly by default.
 ///
-/// 20,000 vectors of 384 numbers are 31 MB, which one core reads in a millisecond or two: about what
-/// a search of the graph takes, which would find a little less, take seconds to build and more than
-/// double the catalogue.
+/// 20,000 vectors of 384 numbers are 31 MB, which one core reads in a millisecond or two. A graph
+/// would not be searched faster. It would also miss some neighbours, take seconds to build and more
+/// than double the catalogue's size.
 pub const EXACT_UP_TO: usize = 20_000;
 
-/// Products whose neighbours are searched for to tell a graph's recall.
+/// A graph's recall is measured on the neighbours of this many products.
 const RECALL_SAMPLE: usize = 200;
 const RECALL_K: usize = 10;
 const RECALL_EF: usize = 100;
@@ -29,9 +29,9 @@ const RECALL_EF: usize = 100;
 pub enum IndexChoice {
     /// Exact up to [`EXACT_UP_TO`] products, else by a graph.
     Auto,
-    /// Every vector is looked at.
+    /// Compare the query with every vector.
     Exact,
-    /// By a graph.
+    /// Follow a graph to a few of the vectors.
     Hnsw,
 }
 
@@ -50,21 +50,21 @@ pub struct BuildOptions {
     pub isa: Isa,
 }
 
-/// What [`build_catalogue`] tells while it works, from any thread.
+/// Progress of [`build_catalogue`], reported from any thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BuildEvent {
-    /// A graph over so many vectors is begun.
+    /// The graph is begun.
     GraphBegun {
-        /// How many.
+        /// How many vectors it will hold.
         n_vectors: usize,
     },
-    /// One of them is in it.
+    /// One vector was inserted.
     Inserted,
-    /// All are in it.
+    /// All vectors are inserted.
     GraphBuilt,
 }
 
-/// A catalogue could not be built. Nothing stands under its name that was not there before.
+/// A catalogue could not be built. What its folder held before is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A file could not be written.
@@ -76,7 +76,7 @@ pub enum BuildError {
     /// The graph could not be built or written.
     #[error(transparent)]
     Hnsw(#[from] HnswError),
-    /// No threads.
+    /// The threads could not be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
 }
@@ -137,7 +137,7 @@ pub fn build_catalogue(
 }
 
 /// Share of the 10 nearest other products that the graph finds, over products spread evenly
-/// through the catalogue; `None` where a catalogue has but one.
+/// through the catalogue; `None` for a catalogue of one product.
 fn measure_recall(isa: Isa, vectors: &Vectors, graph: &Hnsw) -> Option<f64> {
     let step = vectors.len().div_ceil(RECALL_SAMPLE);
     let sample: Vec<Row> = (0..vectors.len()).step_by(step).map(|row| Row(row as u32)).collect();

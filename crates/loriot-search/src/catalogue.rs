@@ -1,12 +1,16 @@
-//! An open catalogue: query vectors in, products out.
+//! An open catalogue: query vectors in, candidates or products out.
+//!
+//! Finding candidates and reading products are two steps, so that a filter, another kind of search
+//! or a re-ranking can come between them.
 
 use crate::manifest::{
     DAMAGED, EncoderRecord, GRAPH, IndexKind, Manifest, ManifestError, PRODUCTS, VECTORS,
 };
-use crate::products::{ProductFile, ProductsError};
+use crate::products::{ProductFile, ProductKey, ProductsError, Record};
 use crate::threads::{ThreadsError, thread_pool};
+use loriot_data::Value;
 use loriot_files::Hint;
-use loriot_index::{Hit, Hnsw, HnswError, Isa, Vectors, VectorsError, any_row, search_exact};
+use loriot_index::{Hit, Hnsw, HnswError, Isa, Row, VectorId, Vectors, VectorsError, search_exact};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
@@ -46,7 +50,15 @@ pub enum CatalogueError {
         /// What differs.
         difference: String,
     },
-    /// No threads.
+    /// A key names no product.
+    #[error("`{}` has no product with the key {}", path.display(), key.0)]
+    NoProduct {
+        /// The catalogue.
+        path: PathBuf,
+        /// The key.
+        key: ProductKey,
+    },
+    /// The threads could not be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
 }
@@ -63,6 +75,7 @@ impl Hint for CatalogueError {
                  it again"
                     .into(),
             ),
+            CatalogueError::NoProduct { .. } => None,
             CatalogueError::Threads(error) => error.hint(),
         }
     }
@@ -71,7 +84,7 @@ impl Hint for CatalogueError {
 /// How a catalogue is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
-    /// Look at every vector even where there is a graph.
+    /// Compare queries with every vector even if there is a graph.
     pub exact: bool,
     /// Threads that search at once.
     pub n_threads: usize,
@@ -79,15 +92,29 @@ pub struct OpenOptions {
     pub isa: Isa,
 }
 
-/// What is wanted of a search.
+/// How many results a search gives, and which.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchOptions {
     /// Results.
     pub k: usize,
-    /// Candidates that a graph looks at, at least `k`; exact search looks at all.
+    /// Products that a graph search looks at, at least `k`; exact search looks at all.
     pub ef: usize,
     /// Leave out results below this score.
     pub threshold: Option<f32>,
+}
+
+/// A product that may answer a query. Nothing has been read of it yet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate {
+    /// Which product.
+    pub key: ProductKey,
+    /// Cosine of query and product.
+    pub score: f32,
+}
+
+/// Accepts every product: the filter of a search without one.
+pub fn any_product(_: ProductKey) -> bool {
+    true
 }
 
 /// A result.
@@ -101,12 +128,12 @@ pub struct Found {
     pub score: f32,
     /// The product's text.
     pub product_title: String,
-    /// Its other columns that are not empty: name and value.
+    /// Its values of other columns, each with the column's name.
     #[serde(serialize_with = "as_map", skip_serializing_if = "Vec::is_empty")]
-    pub fields: Vec<(String, String)>,
+    pub fields: Vec<(String, Value)>,
 }
 
-fn as_map<S: Serializer>(fields: &[(String, String)], serializer: S) -> Result<S::Ok, S::Error> {
+fn as_map<S: Serializer>(fields: &[(String, Value)], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(fields.iter().map(|(name, value)| (name, value)))
 }
 
@@ -123,7 +150,8 @@ pub struct Catalogue {
 }
 
 impl Catalogue {
-    /// Opens the catalogue in `dir` after everything but the content of its values was checked.
+    /// Opens the catalogue in `dir` after checking versions, lengths, counts and links; the values
+    /// themselves are only checked by [`Catalogue::verify`].
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Catalogue, CatalogueError> {
         let manifest = Manifest::open(dir)?;
         let path = dir.join(VECTORS);
@@ -138,6 +166,13 @@ impl Catalogue {
         agree("width", number(vectors.dim()), number(manifest.dim))?;
         let expected = manifest.encoder.identity.clone();
         agree("identity of its encoder", vectors.identity().to_hex(), expected)?;
+        // Ids ascend, so that the last is the highest; a vector file has at least one row.
+        let highest = vectors.id(Row((vectors.len() - 1) as u32)).0;
+        let next = manifest.next_key().0;
+        if highest >= next {
+            let expected = format!("below {next}");
+            agree("highest id", highest.to_string(), expected)?;
+        }
         let graph = match manifest.index {
             IndexKind::Hnsw { .. } if !options.exact => {
                 Some(Hnsw::open(&dir.join(GRAPH), &vectors)?)
@@ -175,45 +210,67 @@ impl Catalogue {
         }
     }
 
-    /// The results for each of `queries_qd`, unit vectors, best first.
-    ///
-    /// Of equal scores the product that came first in the input stands first.
+    /// The results for each of `queries_qd`, unit vectors, best first: its candidates, those below
+    /// the threshold left out, with what is known of each.
     pub fn search(
         &self,
         queries_qd: &[f32],
         options: &SearchOptions,
     ) -> Result<Vec<Vec<Found>>, CatalogueError> {
-        let hits = self.pool.install(|| self.hits(queries_qd, options));
-        let rows: Vec<_> = hits.iter().flatten().map(|hit| hit.row).collect();
-        let mut records = self.products.records(&rows)?.into_iter();
-        let mut found = |(hit, rank): (Hit, usize)| {
+        let mut candidates = self.candidates(queries_qd, options.k, options.ef, any_product);
+        if let Some(threshold) = options.threshold {
+            let reaches = |candidate: &Candidate| candidate.score >= threshold;
+            candidates.iter_mut().for_each(|candidates| candidates.retain(reaches));
+        }
+        let keys: Vec<ProductKey> = candidates.iter().flatten().map(|c| c.key).collect();
+        let mut records = self.records(&keys)?.into_iter();
+        let mut found = |(candidate, rank): (Candidate, usize)| {
             let record = records.next()?;
             Some(Found {
                 rank,
                 id: record.id,
-                score: hit.score,
+                score: candidate.score,
                 product_title: record.product_title,
                 fields: record.fields,
             })
         };
-        Ok(hits
-            .into_iter()
-            .map(|hits| hits.into_iter().zip(1..).filter_map(&mut found).collect())
-            .collect())
+        let results = candidates.into_iter();
+        Ok(results.map(|c| c.into_iter().zip(1..).filter_map(&mut found).collect()).collect())
     }
 
-    fn hits(&self, queries_qd: &[f32], options: &SearchOptions) -> Vec<Vec<Hit>> {
-        let SearchOptions { k, ef, threshold } = *options;
-        let mut hits = match &self.graph {
-            None => search_exact(self.isa, &self.vectors, queries_qd, k, any_row),
+    /// The `k` nearest products to each of `queries_qd`, unit vectors, among those that `accept`
+    /// accepts, best first; fewer where the catalogue, or the graph, has no more.
+    ///
+    /// Of equal scores the product that came first in the input stands first. `ef` is how many
+    /// products a graph looks at, at least `k`; exact search looks at all. No product is read:
+    /// see [`Catalogue::records`].
+    pub fn candidates(
+        &self,
+        queries_qd: &[f32],
+        k: usize,
+        ef: usize,
+        accept: impl Fn(ProductKey) -> bool + Sync,
+    ) -> Vec<Vec<Candidate>> {
+        let (isa, vectors) = (self.isa, &self.vectors);
+        let accept_row = |row| accept(ProductKey(vectors.id(row).0));
+        let hits = self.pool.install(|| match &self.graph {
+            None => search_exact(isa, vectors, queries_qd, k, accept_row),
             Some(graph) => queries_qd
-                .par_chunks_exact(self.vectors.dim())
-                .map(|query| graph.search(self.isa, &self.vectors, query, k, ef, any_row))
+                .par_chunks_exact(vectors.dim())
+                .map(|query| graph.search(isa, vectors, query, k, ef, accept_row))
                 .collect(),
+        });
+        let candidate = |hit: Hit| Candidate { key: ProductKey(hit.id.0), score: hit.score };
+        hits.into_iter().map(|hits| hits.into_iter().map(candidate).collect()).collect()
+    }
+
+    /// What is known of the products `keys`, in their order; a key may occur again.
+    pub fn records(&self, keys: &[ProductKey]) -> Result<Vec<Record>, CatalogueError> {
+        let row_of = |&key: &ProductKey| {
+            let row = self.vectors.row_of(VectorId(key.0));
+            row.ok_or_else(|| CatalogueError::NoProduct { path: self.dir.clone(), key })
         };
-        if let Some(threshold) = threshold {
-            hits.iter_mut().for_each(|hits| hits.retain(|hit| hit.score >= threshold));
-        }
-        hits
+        let rows = keys.iter().map(row_of).collect::<Result<Vec<_>, _>>()?;
+        Ok(self.products.records(&rows)?)
     }
 }

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! vectors         a vector file (see `loriot_index::vectors`) whose last rows are still missing
-//! progress.json   schema version 1: what is embedded, and how many rows are safely on the disk
+//! progress.json   schema version 1: a hash of the work, and how many rows are synced to the disk
 //! ```
 //!
 //! Every `BLOCK_TEXTS` texts the rows are synced and then counted, so that a crash at any moment
@@ -23,9 +23,10 @@ use std::time::{Duration, Instant};
 
 /// Texts between two points to resume from: less than a minute on a quiet machine with two cores.
 const BLOCK_TEXTS: usize = 16_384;
-/// Texts of the first call of the encoder; more, as long as calls are quicker than [`CALL_TIME`].
+/// Texts in the first call of the encoder. The number doubles while a call is shorter than
+/// [`CALL_TIME`].
 const FIRST_CALL_TEXTS: usize = 512;
-/// How long one call should take: progress is told after each.
+/// How long one call should take: progress is reported after each.
 const CALL_TIME: Duration = Duration::from_secs(1);
 
 const SCHEMA_VERSION: u32 = 1;
@@ -35,9 +36,10 @@ const PROGRESS_LIMIT_BYTES: u64 = 1 << 16;
 pub trait Embedder {
     /// Width of a vector.
     fn dim(&self) -> usize;
-    /// SHA-256 of all that decides a text's vector.
+    /// SHA-256 of everything that decides a text's vector.
     fn identity(&self) -> Identity;
-    /// The arithmetic: no part of the identity, but not changed halfway.
+    /// The arithmetic. It is no part of the identity, but unfinished work is only continued in the
+    /// same arithmetic.
     fn precision(&self) -> Precision;
     /// Vectors of the texts, and how many tokens they were.
     fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64);
@@ -82,26 +84,26 @@ impl Embedder for EncoderSide<'_> {
     }
 }
 
-/// What [`embed_all`] tells while it works.
+/// Progress of [`embed_all`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EmbedEvent {
-    /// So many distinct texts have to be embedded.
+    /// Embedding begins.
     Begun {
-        /// How many.
+        /// Distinct texts to embed in all.
         n_distinct: usize,
     },
-    /// So many of them were done by a run that did not finish.
+    /// Unfinished work of an earlier run is continued.
     Resumed {
-        /// How many.
+        /// Distinct texts that it has embedded.
         n_done: usize,
     },
-    /// What was there belongs to other texts or another encoder, and was thrown away.
+    /// Unfinished work was found, but of other texts or another encoder. It was deleted.
     StartedOver,
-    /// More of them are done.
+    /// A call of the encoder is done.
     Embedded {
-        /// How many.
+        /// Texts of this call.
         n_texts: usize,
-        /// How many tokens they had.
+        /// Their tokens.
         n_tokens: u64,
     },
 }
@@ -263,7 +265,7 @@ struct PartialFile {
     work: String,
     n_vectors: usize,
     n_done: usize,
-    /// There was something, and it could not be continued.
+    /// Unfinished work was found that could not be continued.
     started_over: bool,
 }
 

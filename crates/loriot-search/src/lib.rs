@@ -18,8 +18,10 @@ pub mod threads;
 pub mod vector_output;
 
 pub use build::{BuildEvent, BuildOptions, build_catalogue};
-pub use catalogue::{Catalogue, CatalogueError, Found, OpenOptions, SearchOptions};
+pub use catalogue::{
+    Candidate, Catalogue, CatalogueError, Found, OpenOptions, SearchOptions, any_product,
+};
 pub use embed::{EmbedError, EmbedEvent, Embedded, EncoderSide, embed_all, partial_dir};
 pub use manifest::{EncoderRecord, IndexKind, Manifest, ManifestError};
-pub use products::Products;
+pub use products::{ProductKey, Products, Record};
 pub use vector_output::{Labels, VectorFormat, write_vectors};

@@ -1,9 +1,10 @@
-//! `catalogue.json`: what a catalogue says of itself, schema version 1.
+//! `catalogue.json`: what a catalogue says of itself, schema version 2.
 //!
 //! ```text
-//! schema_version   1
+//! schema_version   2
 //! created_by       "loriot 0.1.0"
 //! n_products, dim  rows of every file, width of a vector
+//! next_key         the key that the next product gets; keys are never used again
 //! encoder          what embedded the products: identity, and how to open it again
 //! index            {"kind": "exact"} or {"kind": "hnsw", …}
 //! files            length and SHA-256 of each file beside this one
@@ -12,7 +13,9 @@
 //! Lengths are checked whenever a catalogue is opened, hashes only on demand: over a million
 //! vectors they take seconds, and no search is unsafe without them (every format checks its own).
 //! Unknown fields are ignored; a change that an older version must not ignore is a new version.
+//! Version 1 has no `next_key`, which is then `n_products`, and its products hold plain strings.
 
+use crate::products::ProductKey;
 use loriot_encoder::{Encoder, EncoderOptions};
 use loriot_files::{Hint, ReadFileError, read_json, sha256_file};
 use loriot_index::HnswConfig;
@@ -25,7 +28,7 @@ pub(crate) const VECTORS: &str = "vectors";
 pub(crate) const PRODUCTS: &str = "products.parquet";
 pub(crate) const GRAPH: &str = "hnsw.usearch";
 
-const SCHEMA_VERSION: u32 = 1;
+const SCHEMA_VERSION: u32 = 2;
 const LIMIT_BYTES: u64 = 1 << 20;
 
 /// A catalogue's manifest, or a file that it lists, is not as it should be.
@@ -41,14 +44,12 @@ pub enum ManifestError {
     #[error(transparent)]
     Read(#[from] ReadFileError),
     /// The catalogue is of a format that this version does not read.
-    #[error("`{}` has schema version {found}, expected {expected}", path.display())]
+    #[error("`{}` has schema version {found}, expected 1 or {SCHEMA_VERSION}", path.display())]
     Version {
         /// The manifest.
         path: PathBuf,
         /// Its version.
         found: u32,
-        /// Ours.
-        expected: u32,
     },
     /// The manifest does not say how long a file is.
     #[error("`{}` lists no file `{name}`", path.display())]
@@ -118,6 +119,8 @@ pub struct Manifest {
     pub n_products: usize,
     /// Numbers in a vector.
     pub dim: usize,
+    #[serde(default)]
+    next_key: Option<u64>,
     /// What embedded the products.
     pub encoder: EncoderRecord,
     /// How they are searched.
@@ -142,8 +145,8 @@ pub struct EncoderRecord {
     pub query_prompt: String,
     /// What is put before a product.
     pub document_prompt: String,
-    /// What the products were embedded in. For information: any other will do to search them. `None`
-    /// in catalogues from before there was a choice: f32.
+    /// The arithmetic in which the products were embedded. For information only: queries may be
+    /// embedded in another. `None` in old catalogues, which are all f32.
     #[serde(default)]
     pub precision: Option<String>,
 }
@@ -152,9 +155,9 @@ pub struct EncoderRecord {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum IndexKind {
-    /// Every vector is looked at.
+    /// The query is compared with every vector.
     Exact,
-    /// A graph leads to a few.
+    /// A graph leads to a few of the vectors.
     Hnsw {
         /// Links of a vector per level.
         connectivity: usize,
@@ -186,7 +189,7 @@ impl EncoderRecord {
         }
     }
 
-    /// In what this encoder differs from `expected`, as far as a product's vector goes.
+    /// The first difference from `expected` that changes a product's vector; `None` without one.
     pub fn difference(&self, expected: &EncoderRecord) -> Option<String> {
         if self.identity == expected.identity {
             return None;
@@ -246,7 +249,22 @@ impl Manifest {
         }
         let created_by = concat!("loriot ", env!("CARGO_PKG_VERSION")).to_owned();
         let schema_version = SCHEMA_VERSION;
-        Ok(Manifest { schema_version, created_by, n_products, dim, encoder, index, files })
+        let next_key = Some(n_products as u64);
+        Ok(Manifest {
+            schema_version,
+            created_by,
+            n_products,
+            dim,
+            next_key,
+            encoder,
+            index,
+            files,
+        })
+    }
+
+    /// The key that the next product gets, above that of every product there was so far.
+    pub fn next_key(&self) -> ProductKey {
+        ProductKey(self.next_key.unwrap_or(self.n_products as u64))
     }
 
     /// Bytes of all files but the manifest itself.
@@ -265,8 +283,8 @@ impl Manifest {
             return Err(ManifestError::NotACatalogue { path: dir.to_owned() });
         }
         let found = read_json::<Version>(&path, LIMIT_BYTES)?.schema_version;
-        if found != SCHEMA_VERSION {
-            return Err(ManifestError::Version { path, found, expected: SCHEMA_VERSION });
+        if !(1..=SCHEMA_VERSION).contains(&found) {
+            return Err(ManifestError::Version { path, found });
         }
         let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
         for name in file_names(&manifest.index) {

@@ -1,22 +1,26 @@
-//! `products.parquet`: what is known of each product, one row per vector.
+//! `products.parquet`: what is known of each product, one row per vector, version 2.
 //!
 //! ```text
 //! id              string, as given; the row's number where the input has no ids
 //! product_title   string
-//! …               the input's other columns as strings; a name that is taken gets a `_`
+//! …               the input's other columns: each value as JSON text, so that a number stays a
+//!                 number; null where a product has none. A name that is taken gets a `_`
 //! ```
 //!
+//! The file's key-value metadata names the version, `loriot.version`. A file without it is of
+//! version 1: its other columns hold plain strings, empty where a product has no value.
+//!
 //! Ten products of a million are looked up for every query, so the file is written in small pages
-//! with an index of them, and a lookup decodes the pages it needs and no others. The parquet crate
-//! panics on some damaged files; here that is an error like any other.
+//! with an index of them, and a lookup decodes the pages it needs and no others.
 
 use crate::vector_output::io_error;
+use arrow_array::builder::{ArrayBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
-use loriot_data::Product;
-use loriot_data::guard::catch_panic;
+use loriot_data::guard::guard_parquet;
+use loriot_data::{Product, Value};
 use loriot_files::{Mmap, OutputError, write_atomic};
 use loriot_index::Row;
 use parquet::arrow::ArrowWriter;
@@ -25,14 +29,18 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::PageIndexPolicy;
+use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::WriterProperties;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+const VERSION_KEY: &str = "loriot.version";
+const VERSION: &str = "2";
 const PAGE_ROWS: usize = 256;
 const BATCH_ROWS: usize = 16_384;
+/// `id` and `product_title`.
+const N_OWN: usize = 2;
 
 /// The products of a catalogue in the order of their vectors.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +51,11 @@ pub struct Products {
     pub other_columns: Vec<String>,
 }
 
+/// What a catalogue calls a product: the id of its vector, which stays when other products are
+/// removed. The product's row may change then; its id in the user's data need not be unique.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProductKey(pub u64);
+
 /// What is known of one product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -50,8 +63,8 @@ pub struct Record {
     pub id: String,
     /// Its text.
     pub product_title: String,
-    /// Its other columns that are not empty: name and value.
-    pub fields: Vec<(String, String)>,
+    /// Its values of other columns, each with the column's name.
+    pub fields: Vec<(String, Value)>,
 }
 
 /// The product file could not be used.
@@ -74,6 +87,14 @@ pub enum ProductsError {
         /// What is wrong with it.
         #[source]
         source: ParquetError,
+    },
+    /// The file is of a format that this program does not read.
+    #[error("`{}` has format version `{found}`, expected none or `{VERSION}`", path.display())]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: String,
     },
     /// The file does not begin with the columns it should.
     #[error("`{}` has the columns {found}, expected id, product_title and others, all strings", path.display())]
@@ -106,7 +127,8 @@ impl Products {
             }
             names.push(name);
         }
-        let fields = names.into_iter().map(|name| Field::new(name, DataType::Utf8, false));
+        let fields = names.into_iter().enumerate();
+        let fields = fields.map(|(at, name)| Field::new(name, DataType::Utf8, at >= N_OWN));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         write_atomic(path, |writer| self.write_parquet(writer, &schema).map_err(io_error))
     }
@@ -121,6 +143,10 @@ impl Products {
             .set_dictionary_enabled(false) // Titles differ, and a lookup would decode it whole.
             .set_data_page_row_count_limit(PAGE_ROWS)
             .set_write_batch_size(PAGE_ROWS)
+            .set_key_value_metadata(Some(vec![KeyValue::new(
+                VERSION_KEY.to_owned(),
+                VERSION.to_owned(),
+            )]))
             .build();
         let mut parquet = ArrowWriter::try_new(writer, Arc::clone(schema), Some(properties))?;
         for (batch, rows) in self.rows.chunks(BATCH_ROWS).enumerate() {
@@ -131,13 +157,28 @@ impl Products {
             let ids = StringArray::from_iter_values(rows.iter().enumerate().map(id));
             let titles = StringArray::from_iter_values(rows.iter().map(|row| &row.product_title));
             let mut columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(titles)];
-            for column in 0..self.other_columns.len() {
-                let values = rows.iter().map(|row| &row.other[column]);
-                columns.push(Arc::new(StringArray::from_iter_values(values)));
-            }
+            columns.extend(self.other_values(rows));
             parquet.write(&RecordBatch::try_new(Arc::clone(schema), columns)?)?;
         }
         parquet.close().map(|_| ())
+    }
+
+    /// The other columns of `rows`, each value as JSON.
+    fn other_values(&self, rows: &[Product]) -> impl Iterator<Item = ArrayRef> {
+        let new_column = |_: &String| StringBuilder::new();
+        let mut columns: Vec<StringBuilder> = self.other_columns.iter().map(new_column).collect();
+        for (row, product) in rows.iter().enumerate() {
+            for (column, value) in &product.other {
+                let column = &mut columns[*column as usize];
+                column.append_nulls(row - column.len());
+                column.append_value(value.to_json());
+            }
+        }
+        let n_rows = rows.len();
+        columns.into_iter().map(move |mut column| -> ArrayRef {
+            column.append_nulls(n_rows - column.len());
+            Arc::new(column.finish())
+        })
     }
 }
 
@@ -148,6 +189,8 @@ pub struct ProductFile {
     bytes: Bytes,
     metadata: ArrowReaderMetadata,
     n_products: usize,
+    /// Version 1: other columns hold plain strings instead of JSON.
+    has_plain_values: bool,
 }
 
 /// A map that owns itself, for [`Bytes::from_owner`].
@@ -180,7 +223,16 @@ impl ProductFile {
     ) -> Result<ProductFile, ProductsError> {
         let parquet = |source| ProductsError::Parquet { path: path.to_owned(), source };
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let metadata = guarded(|| ArrowReaderMetadata::load(&bytes, options)).map_err(parquet)?;
+        let metadata =
+            guard_parquet(|| ArrowReaderMetadata::load(&bytes, options)).map_err(parquet)?;
+        let file = metadata.metadata().file_metadata();
+        let mut entries = file.key_value_metadata().into_iter().flatten();
+        let version = entries.find(|entry| entry.key == VERSION_KEY);
+        let version = version.map(|entry| entry.value.as_deref().unwrap_or(""));
+        let has_plain_values = version.is_none();
+        if let Some(found) = version.filter(|version| *version != VERSION) {
+            return Err(ProductsError::Version { path: path.to_owned(), found: found.to_owned() });
+        }
         let fields = metadata.schema().fields();
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
         let all_strings = fields.iter().all(|field| field.data_type() == &DataType::Utf8);
@@ -188,7 +240,7 @@ impl ProductFile {
             let found = names.join(", ");
             return Err(ProductsError::Columns { path: path.to_owned(), found });
         }
-        let rows = usize::try_from(metadata.metadata().file_metadata().num_rows());
+        let rows = usize::try_from(file.num_rows());
         let groups: i64 = metadata.metadata().row_groups().iter().map(|g| g.num_rows()).sum();
         let found = rows.unwrap_or(0);
         if found != n_products || usize::try_from(groups) != Ok(n_products) {
@@ -198,7 +250,7 @@ impl ProductFile {
                 expected: n_products,
             });
         }
-        Ok(ProductFile { path: path.to_owned(), bytes, metadata, n_products })
+        Ok(ProductFile { path: path.to_owned(), bytes, metadata, n_products, has_plain_values })
     }
 
     /// The records of `wanted` in their order, in which a row may occur again.
@@ -207,7 +259,7 @@ impl ProductFile {
         rows.sort_unstable();
         rows.dedup();
         let parquet = |source| ProductsError::Parquet { path: self.path.clone(), source };
-        let records = guarded(|| self.read_rows(&rows)).map_err(parquet)?;
+        let records = guard_parquet(|| self.read_rows(&rows)).map_err(parquet)?;
         if records.len() != rows.len() {
             return Err(ProductsError::Count {
                 path: self.path.clone(),
@@ -233,19 +285,26 @@ impl ProductFile {
             let schema = batch.schema();
             let columns: Vec<&StringArray> =
                 batch.columns().iter().map(|column| column.as_string::<i32>()).collect();
-            let value = |column: usize, row: usize| {
-                let is_null = columns[column].is_null(row);
-                if is_null { String::new() } else { columns[column].value(row).to_owned() }
+            let text = |column: usize, row: usize| {
+                let is_there = !columns[column].is_null(row);
+                is_there.then(|| columns[column].value(row)).filter(|text| !text.is_empty())
+            };
+            let value = |text: &str| match self.has_plain_values {
+                true => Ok(Value::Text(text.to_owned())),
+                false => Value::from_json(text)
+                    .ok_or_else(|| ParquetError::General(format!("`{text}` is not a JSON value"))),
             };
             for row in 0..batch.num_rows() {
+                let own = |column: usize| text(column, row).unwrap_or_default().to_owned();
                 let field = |column: usize| {
-                    let value = value(column, row);
-                    (!value.is_empty()).then(|| (schema.field(column).name().clone(), value))
+                    let name = schema.field(column).name();
+                    Some(value(text(column, row)?).map(|value| (name.clone(), value)))
                 };
+                let fields = (N_OWN..columns.len()).filter_map(field);
                 records.push(Record {
-                    id: value(0, row),
-                    product_title: value(1, row),
-                    fields: (2..columns.len()).filter_map(field).collect(),
+                    id: own(0),
+                    product_title: own(1),
+                    fields: fields.collect::<Result<_, _>>()?,
                 });
             }
         }
@@ -253,22 +312,22 @@ impl ProductFile {
     }
 }
 
-/// A step of the parquet reader, its panics turned into errors.
-fn guarded<T>(step: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, ParquetError> {
-    // Nothing that the step borrows is looked at after a panic.
-    let panicked = |_| Err(ParquetError::General("the file is damaged".into()));
-    catch_panic(step).unwrap_or_else(panicked)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn text(text: &str) -> Value {
+        Value::Text(text.to_owned())
+    }
 
     fn products(n: usize) -> Products {
         let product = |i: usize| Product {
             id: i.is_multiple_of(2).then(|| format!("sku-{i}")),
             product_title: format!("kettle, {i} l"),
-            other: vec![["red", ""][i % 2].to_owned(), format!("{i}")],
+            other: match i % 2 {
+                0 => vec![(0, text("red")), (1, Value::Number(format!("{i}.50")))],
+                _ => vec![(1, Value::Bool(true))],
+            },
             line: i as u64 + 2,
             file_idx: 0,
         };
@@ -289,9 +348,10 @@ mod tests {
         let want = ["kettle, 32770 l", "kettle, 0 l", "kettle, 300 l", "kettle, 0 l"];
         assert_eq!(titles[..4], want);
         assert_eq!((&*records[0].id, &*records[4].id), ("sku-32770", "16385"));
-        let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(records[1].fields, [field("colour", "red"), field("id_", "0")]);
-        assert_eq!(records[4].fields, [field("id_", "16385")], "an empty value is no field");
+        let number = Value::Number("0.50".into());
+        let want = [("colour".to_owned(), text("red")), ("id_".to_owned(), number)];
+        assert_eq!(records[1].fields, want, "each value with its type and digits");
+        assert_eq!(records[4].fields, [("id_".to_owned(), Value::Bool(true))]);
         assert!(file.records(&[]).unwrap().is_empty());
     }
 
@@ -312,6 +372,32 @@ mod tests {
         writer.close().unwrap();
         let error = ProductFile::open(&path, 1).unwrap_err();
         assert!(matches!(error, ProductsError::Columns { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_file_of_a_later_version_and_a_value_that_is_no_json_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        let written = |version: &str, value: &str| {
+            let names = ["id", "product_title", "price"];
+            let fields = names.map(|name| Field::new(name, DataType::Utf8, true));
+            let schema = Arc::new(Schema::new(fields.to_vec()));
+            let column = |value: &str| -> ArrayRef { Arc::new(StringArray::from(vec![value])) };
+            let columns = ["1", "kettle", value].map(column).to_vec();
+            let version = KeyValue::new(VERSION_KEY.to_owned(), version.to_owned());
+            let properties =
+                WriterProperties::builder().set_key_value_metadata(Some(vec![version])).build();
+            let file = std::fs::File::create(&path).unwrap();
+            let mut writer = ArrowWriter::try_new(file, schema.clone(), Some(properties)).unwrap();
+            writer.write(&RecordBatch::try_new(schema, columns).unwrap()).unwrap();
+            writer.close().unwrap();
+            ProductFile::open(&path, 1)
+        };
+        let error = written("3", "1").unwrap_err().to_string();
+        assert!(error.ends_with("has format version `3`, expected none or `2`"), "{error}");
+        assert!(written("2", "1").unwrap().records(&[Row(0)]).is_ok());
+        let error = written("2", "red").unwrap().records(&[Row(0)]).unwrap_err();
+        assert!(matches!(error, ProductsError::Parquet { .. }), "{error}");
     }
 
     #[test]

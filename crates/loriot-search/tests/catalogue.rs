@@ -2,14 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use loriot_data::Product;
+use loriot_data::{Product, Value};
 use loriot_encoder::Precision;
 use loriot_files::{Hint, NewDir, OutputError};
-use loriot_index::{HnswConfig, Identity, Isa};
+use loriot_index::{HnswConfig, Identity, Isa, Row, Vectors};
 use loriot_search::build::{BuildError, IndexChoice};
 use loriot_search::embed::Embedder;
 use loriot_search::*;
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 
 /// Places a text on the unit circle by its length.
@@ -54,11 +54,17 @@ fn products() -> Products {
     let product = |length: usize| Product {
         id: Some(format!("sku-{length}")),
         product_title: "x".repeat(length),
-        other: vec![["", "red"][length % 2].to_owned()],
+        other: match length % 2 {
+            0 => Vec::new(),
+            _ => vec![(0, Value::Text("red".into())), (1, Value::Number(format!("{length}.50")))],
+        },
         line: 0,
         file_idx: 0,
     };
-    Products { rows: (1..=60).map(product).collect(), other_columns: vec!["colour".into()] }
+    Products {
+        rows: (1..=60).map(product).collect(),
+        other_columns: vec!["colour".into(), "price".into()],
+    }
 }
 
 fn build(dir: &Path, index: IndexChoice, overwrite: bool) -> Result<Manifest, BuildError> {
@@ -102,7 +108,8 @@ fn exact_and_graph_search_give_the_same_results() {
         assert_eq!(ids(1), ["sku-60", "sku-59", "sku-58"]);
         let first = &results[0][0];
         assert_eq!((first.rank, &*first.product_title), (1, &*"x".repeat(17)));
-        assert_eq!(first.fields, [("colour".to_owned(), "red".to_owned())]);
+        let colour = ("colour".to_owned(), Value::Text("red".into()));
+        assert_eq!(first.fields, [colour, ("price".to_owned(), Value::Number("17.50".into()))]);
         assert!((first.score - 1.0).abs() < 1e-6);
     }
 }
@@ -115,7 +122,7 @@ fn a_result_is_json_of_the_documented_form() {
     let mut keys: Vec<_> = value[1].as_object().unwrap().keys().collect();
     keys.sort();
     assert_eq!(keys, ["id", "product_title", "rank", "score"]);
-    assert_eq!(value[0]["fields"], json!({"colour": "red"}));
+    assert_eq!(value[0]["fields"], json!({"colour": "red", "price": 1.5}));
     assert_eq!((&value[1]["rank"], &value[1]["id"]), (&json!(2), &json!("sku-2")));
 }
 
@@ -131,6 +138,67 @@ fn a_threshold_leaves_out_what_is_below_it_and_k_may_exceed_the_catalogue() {
     assert_eq!(search(1_000, Some((0.05f32 * 9.5).cos())), 10);
     assert_eq!(search(1_000, Some(1.1)), 0);
     assert_eq!(search(0, None), 0);
+}
+
+#[test]
+fn candidates_are_found_through_a_filter_and_read_afterwards() {
+    for index in [IndexChoice::Exact, IndexChoice::Hnsw] {
+        let (_dir, path) = built(index);
+        let catalogue = open(&path).unwrap();
+        let queries_qd = [point(17), point(60)].concat();
+        let short = |key: ProductKey| key.0 < 50 && !key.0.is_multiple_of(2);
+        let candidates = catalogue.candidates(&queries_qd, 2, 60, short);
+        let keys = |query: usize| candidates[query].iter().map(|c| c.key.0).collect::<Vec<_>>();
+        // The key of a new catalogue's product is its row: titles are one letter longer.
+        assert_eq!(keys(1), [49, 47]);
+        assert_eq!(keys(0).len(), 2);
+        assert!(keys(0).iter().all(|key| [15, 17].contains(key)));
+        let wanted = [candidates[1][1].key, candidates[1][0].key, candidates[1][1].key];
+        let records = catalogue.records(&wanted).unwrap();
+        let ids: Vec<&str> = records.iter().map(|record| &*record.id).collect();
+        assert_eq!(ids, ["sku-48", "sku-50", "sku-48"]);
+
+        assert_eq!(catalogue.candidates(&queries_qd, 3, 60, |_| false), [vec![], vec![]]);
+        let error = catalogue.records(&[ProductKey(60)]).unwrap_err().to_string();
+        assert!(error.ends_with("shop` has no product with the key 60"), "{error}");
+    }
+}
+
+#[test]
+fn a_product_keeps_its_key_when_others_are_gone() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    let kept: Vec<Row> = (0..60).filter(|row| row % 3 == 0).map(Row).collect();
+    let vectors = Vectors::open(&path.join("vectors")).unwrap();
+    vectors.write_rows(&path.join("vectors"), &kept).unwrap();
+    let mut few = products();
+    few.rows = kept.iter().map(|row| few.rows[row.index()].clone()).collect();
+    few.write(&path.join("products.parquet")).unwrap();
+    edit_manifest(&path, |manifest| {
+        manifest["n_products"] = json!(20);
+        for name in ["vectors", "products.parquet"] {
+            let length = std::fs::metadata(path.join(name)).unwrap().len();
+            manifest["files"][name]["bytes"] = json!(length);
+        }
+    });
+    let catalogue = open(&path).unwrap();
+    let candidates = catalogue.candidates(&point(31), 1, 1, any_product).remove(0);
+    assert_eq!(candidates[0].key, ProductKey(30));
+    assert_eq!(catalogue.records(&[ProductKey(30)]).unwrap()[0].id, "sku-31");
+    assert!(catalogue.records(&[ProductKey(31)]).is_err());
+    assert_eq!(catalogue.search(&point(31), &BEST_THREE).unwrap()[0][0].id, "sku-31");
+    assert_eq!(catalogue.manifest().next_key(), ProductKey(60));
+}
+
+/// Written by this file's `build` with `IndexChoice::Hnsw`, when the formats were at version 2.
+#[test]
+fn a_catalogue_of_version_2_still_opens() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats/catalogue_v2");
+    let catalogue = open(&path).unwrap();
+    catalogue.verify().unwrap();
+    let results = catalogue.search(&point(60), &BEST_THREE).unwrap();
+    let ids: Vec<&str> = results[0].iter().map(|found| &*found.id).collect();
+    assert_eq!(ids, ["sku-60", "sku-59", "sku-58"]);
+    assert_eq!(results[0][1].fields[1], ("price".to_owned(), Value::Number("59.50".into())));
 }
 
 #[test]
@@ -181,7 +249,7 @@ fn refusal(index: IndexChoice, damage: impl Fn(&Path)) -> String {
     error.to_string().replace(&path.display().to_string(), "shop")
 }
 
-fn edit_manifest(path: &Path, edit: impl Fn(&mut Value)) {
+fn edit_manifest(path: &Path, edit: impl Fn(&mut serde_json::Value)) {
     let path = path.join("catalogue.json");
     let mut manifest = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     edit(&mut manifest);
@@ -211,14 +279,16 @@ fn a_manifest_of_nonsense_is_refused() {
     use IndexChoice::{Exact, Hnsw};
     let nonsense = |path: &Path| std::fs::write(path.join("catalogue.json"), "[1, 2").unwrap();
     assert!(refusal(Exact, nonsense).contains("not the expected JSON"));
-    let version = |path: &Path| edit_manifest(path, |m| m["schema_version"] = json!(2));
+    let version = |path: &Path| edit_manifest(path, |m| m["schema_version"] = json!(3));
     let said = refusal(Exact, version);
-    assert_eq!(said, "`shop/catalogue.json` has schema version 2, expected 1");
+    assert_eq!(said, "`shop/catalogue.json` has schema version 3, expected 1 or 2");
     let count = |path: &Path| edit_manifest(path, |m| m["n_products"] = json!(1u64 << 60));
     let said = refusal(Exact, count);
     assert_eq!(said, "`shop/vectors`: number of vectors is 60, expected 1152921504606846976");
     let width = |path: &Path| edit_manifest(path, |m| m["dim"] = json!(3));
     assert_eq!(refusal(Exact, width), "`shop/vectors`: width is 2, expected 3");
+    let key = |path: &Path| edit_manifest(path, |m| m["next_key"] = json!(59));
+    assert_eq!(refusal(Exact, key), "`shop/vectors`: highest id is 59, expected below 59");
     let kind = |path: &Path| edit_manifest(path, |m| m["index"] = json!({"kind": "tree"}));
     assert!(refusal(Exact, kind).contains("not the expected JSON"));
     let files = |path: &Path| edit_manifest(path, |m| m["files"] = json!({}));
@@ -263,4 +333,7 @@ fn a_catalogue_of_version_1_still_opens() {
     let results = catalogue.search(&point(60), &BEST_THREE).unwrap();
     let ids: Vec<&str> = results[0].iter().map(|found| &*found.id).collect();
     assert_eq!(ids, ["sku-60", "sku-59", "sku-58"]);
+    assert_eq!(results[0][1].fields, [("colour".to_owned(), Value::Text("red".into()))]);
+    assert!(results[0][0].fields.is_empty());
+    assert_eq!(catalogue.manifest().next_key(), ProductKey(60));
 }

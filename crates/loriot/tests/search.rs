@@ -70,6 +70,21 @@ fn each_product_is_indexed_once_and_found_by_its_own_title() {
 }
 
 #[test]
+fn fields_keep_their_types_and_come_from_every_line() {
+    let dir = Dir::with_rows(8);
+    let products = r#"{"id":1,"product_title":"Red kettle","price":19.50}
+{"id":2,"product_title":"Desk lamp","price":"on request","in_stock":true,"tags":["a",1],"gift":null}
+"#;
+    dir.write("products.jsonl", products);
+    dir.loriot("index --model MODEL --input products.jsonl --output shop").ok();
+    let printed = search(&dir, "search shop -k 1 --json", "Red kettle").ok().stdout;
+    assert!(printed.contains(r#""fields":{"price":19.50}"#), "{printed}");
+    let printed = search(&dir, "search shop -k 1 --json", "Desk lamp").ok().stdout;
+    let want = r#""fields":{"price":"on request","in_stock":true,"tags":["a",1]}"#;
+    assert!(printed.contains(want), "{printed}");
+}
+
+#[test]
 fn a_graph_and_exact_search_print_the_same() {
     let dir = shop("--kind hnsw --connectivity 16");
     let by_graph = search(&dir, "search shop --json --verify", "kettle").ok().stdout;

@@ -24,8 +24,8 @@ Examples:
   loriot index --model all-MiniLM-L6-v2 --input products.csv --output shop
   loriot index --model all-MiniLM-L6-v2 --adapter run/best --input a.parquet b.parquet --output shop
 
-A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept and
-shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial` behind, and the same
+A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept, with
+their types, and shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial` behind, and the same
 command goes on from there.")]
 pub struct IndexArgs {
     #[command(flatten)]
@@ -46,14 +46,15 @@ pub struct IndexArgs {
     /// Replace what `--output` holds
     #[arg(long)]
     overwrite: bool,
-    /// Look at every vector, or let a graph lead to a few; auto: a graph above 20,000 products
+    /// How the catalogue is searched: `exact` compares a query with every product, `hnsw` follows a
+    /// graph to a few; `auto` builds a graph above 20,000 products
     #[arg(long, value_enum, default_value_t = Kind::Auto, help_heading = "Index")]
     kind: Kind,
     /// Neighbours kept per vector (HNSW's M): more finds more, and makes the index larger
     #[arg(long, value_name = "N", default_value_t = 100, help_heading = "Index")]
     #[arg(value_parser = clap::value_parser!(u16).range(2..=1024))]
     connectivity: u16,
-    /// Candidates looked at for each vector inserted: more gives a better graph, slower
+    /// Candidates compared for each vector inserted: more gives a better graph and takes longer
     #[arg(long, value_name = "N", default_value_t = 200, help_heading = "Index")]
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     ef_construction: u16,
@@ -131,15 +132,16 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
 /// The products of all files, each once, and how many were left out for being there already.
 fn read_catalogue(args: &IndexArgs) -> anyhow::Result<(Products, u64)> {
     let mut rows = read_products(&args.input, &args.rows.read_options()?)?;
-    let other_columns = rows.other_columns().to_vec();
     let mut once = Deduplicate::new();
-    let mut products = Products { rows: Vec::new(), other_columns };
+    let mut products = Products::default();
     for product in rows.by_ref() {
         let product = product?;
         if once.is_first(&product) {
             products.rows.push(product);
         }
     }
+    // Known only now: a later line of jsonl may have brought a new column.
+    products.other_columns = rows.other_columns().to_vec();
     common::report_skipped(rows.skipped());
     Ok((products, once.n_dropped()))
 }
