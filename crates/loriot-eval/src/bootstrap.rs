@@ -1,8 +1,8 @@
-//! Bootstrap: how far a metric would move had other rows of the same kind been judged.
+//! Bootstrap: how much a metric would vary if other rows of the same kind had been judged.
 //!
-//! Whole clusters are drawn with replacement: the rows of one query stand or fall together. A
-//! resample is nothing but a multiplicity for each cluster, made by a counter from the seed and
-//! the resample's number, so two models measured on the same rows see the same resamples.
+//! Clusters are drawn with replacement; a cluster is all rows of one query. A resample is, for each
+//! cluster, the number of times it was drawn. That depends on the seed and the resample's number
+//! alone, so two models measured on the same rows see the same resamples.
 
 /// The central 95 % of the resampled values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,8 +14,8 @@ pub struct Interval {
 }
 
 impl Interval {
-    /// Percentiles with linear interpolation, as NumPy's. NaN stands for "undefined in this
-    /// resample" and is left out; `None` when more than half of the resamples are.
+    /// Percentiles with linear interpolation, as NumPy's. A NaN is a resample in which the metric is
+    /// undefined, and is left out. `None` when more than half of the resamples are NaN.
     pub fn of(samples: &[f64]) -> Option<Interval> {
         let mut sorted: Vec<f64> = samples.iter().copied().filter(|x| !x.is_nan()).collect();
         if sorted.is_empty() || 2 * sorted.len() < samples.len() {

@@ -1,8 +1,8 @@
 //! Metrics of a score that separates positive from negative rows, all from one sweep.
 //!
-//! `Sweep` sorts once, highest score first; each measurement then walks the groups of equal
-//! scores in O(n), with a weight for every cluster of rows. Weight 1 everywhere gives the
-//! metric itself, the multiplicities of a bootstrap resample give the metric of the resample.
+//! `Sweep` sorts once, highest score first. Each measurement then passes over the groups of equal
+//! scores in O(n), with a weight for every cluster of rows. With weight 1 everywhere it gives the
+//! metric itself; with the counts of a bootstrap resample, the metric of that resample.
 
 /// A decision threshold (rows scoring at least this are called positive) and what it achieves.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -50,17 +50,17 @@ pub fn average_precision(scores: &[f64], positive: &[bool]) -> Option<f64> {
 
 /// The best F1 over all thresholds, and the highest threshold that reaches it.
 ///
-/// As in sentence-transformers the threshold lies midway between neighbouring scores; unlike
-/// there, equal scores are never parted, and calling every row positive (threshold: the lowest
-/// score) is a candidate as well. `None` without a positive row.
+/// As in sentence-transformers the threshold lies midway between neighbouring scores. Unlike
+/// there, rows with equal scores always get the same class, and a threshold at the lowest score,
+/// which calls every row positive, is tried as well. `None` without a positive row.
 pub fn best_f1(scores: &[f64], positive: &[bool]) -> Option<Cut> {
     Sweep::of_rows(scores, positive).best_f1(&[1])
 }
 
 /// The best accuracy over all thresholds, and the highest threshold that reaches it.
 ///
-/// Thresholds as in [`best_f1`]; calling no row positive (a threshold just above the highest
-/// score) is a candidate as well. `None` without rows.
+/// Thresholds as in [`best_f1`]; one just above the highest score, which calls no row positive, is
+/// tried as well. `None` without rows.
 pub fn best_accuracy(scores: &[f64], positive: &[bool]) -> Option<Cut> {
     Sweep::of_rows(scores, positive).best_accuracy(&[1])
 }
@@ -83,7 +83,7 @@ struct Passed {
 }
 
 impl Sweep {
-    /// `clusters[i]` is the place of row `i`'s weight among the weights of a measurement.
+    /// `clusters[i]` is the index of row `i`'s weight in the `weights` of a measurement.
     pub(crate) fn new(scores: &[f64], positive: &[bool], clusters: &[u32]) -> Sweep {
         assert_eq!(scores.len(), positive.len(), "one label per score");
         assert_eq!(scores.len(), clusters.len(), "one cluster per score");
@@ -117,7 +117,7 @@ impl Sweep {
             let mut after = before;
             for row in start..end {
                 let weight = f64::from(weights[self.clusters[row] as usize]);
-                // Without a branch: labels are in no order that could be predicted.
+                // Without a branch: the processor cannot predict the order of labels.
                 let positive = f64::from(u8::from(self.positive[row]));
                 after.positive += weight * positive;
                 after.negative += weight * (1.0 - positive);

@@ -22,7 +22,7 @@ struct Groups {
 }
 
 impl Ranks {
-    /// `clusters[i]` is the place of row `i`'s weight among the weights of a measurement.
+    /// `clusters[i]` is the index of row `i`'s weight in the `weights` of a measurement.
     pub(crate) fn new(x: &[f64], y: &[f64], clusters: &[u32]) -> Ranks {
         assert!(x.len() == y.len() && x.len() == clusters.len(), "slices of one length");
         Ranks { clusters: clusters.to_vec(), x: Groups::new(x), y: Groups::new(y) }
@@ -80,7 +80,7 @@ pub(crate) fn weighted_pearson(x: &[f64], y: &[f64], weight: impl Fn(usize) -> f
         let (w, dx, dy) = (weight(row), x[row] - mean_x, y[row] - mean_y);
         (xx, xy, yy) = (xx + w * dx * dx, xy + w * dx * dy, yy + w * dy * dy);
     }
-    // Asked of the values: rounding of the mean can leave a trace of a spread where there is none.
+    // The values are compared, not `xx` and `yy`: rounding can make these positive where all are equal.
     let varies = |values: &[f64]| {
         let mut counted = (0..values.len()).filter(|&row| weight(row) > 0.0);
         counted.next().is_some_and(|first| counted.any(|row| values[row] != values[first]))

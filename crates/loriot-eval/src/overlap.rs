@@ -1,6 +1,6 @@
 //! Word overlap: the baseline that a model must beat to have learnt anything.
 
-/// Share of the query's distinct words that stand in the title, in `0.0..=1.0`.
+/// Share of the query's distinct words that are in the title, in `0.0..=1.0`.
 ///
 /// Words are runs of letters and digits, lower-cased; a query without a word scores 0.
 pub fn word_overlap(query: &str, title: &str) -> f64 {

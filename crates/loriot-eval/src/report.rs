@@ -12,9 +12,9 @@ use crate::ranked::RankedList;
 /// Judged rows and a model's scores of them.
 #[derive(Clone, Copy, Debug)]
 pub struct Judged<'a> {
-    /// One per row, finite.
+    /// One score per row, finite.
     pub scores: &'a [f64],
-    /// 0 irrelevant … 1 relevant.
+    /// One label per row: 0 irrelevant … 1 relevant.
     pub labels: &'a [f64],
     /// The query of each row, as a number ([`number_queries`] gives one). Without it the metrics
     /// per query are left out and the bootstrap draws rows.
@@ -32,7 +32,7 @@ pub struct Options {
     pub ks: Vec<usize>,
     /// Resamples; 0 for no intervals.
     pub n_bootstrap: usize,
-    /// Of the resamples.
+    /// Seed of the resamples.
     pub seed: u64,
 }
 
@@ -96,7 +96,7 @@ pub struct Measured {
     pub value: Option<f64>,
     /// 95 %, by bootstrap. `None` without resamples, or with a single query or row to draw from.
     pub interval: Option<Interval>,
-    /// Of best F1 and accuracy: the score from which on a row is called positive.
+    /// Of best F1 and accuracy: rows with at least this score are called positive.
     pub threshold: Option<f64>,
     /// Of a metric per query: how many queries it is the mean of.
     pub n_queries: Option<usize>,
@@ -113,7 +113,7 @@ pub struct Report {
     pub n_positive: usize,
     /// Distinct queries, where queries were given.
     pub n_queries: Option<usize>,
-    /// Those of all rows, then, where queries were given, those per query.
+    /// First the metrics over all rows, then, where queries were given, those per query.
     pub metrics: Vec<Measured>,
 }
 
@@ -140,7 +140,7 @@ pub struct Difference {
 pub struct Comparison {
     /// The model.
     pub model: Report,
-    /// What it is compared to.
+    /// The model it is compared with.
     pub base: Report,
     /// Model minus base, in the order of the metrics.
     pub differences: Vec<Difference>,

@@ -9,7 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// An output could not be written. Nothing stands under its name that was not there before.
+/// An output could not be written. What stood under its name before is unchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// The system refused: no space, no permission, no such folder.
@@ -172,7 +172,8 @@ pub fn is_absent(path: &Path) -> bool {
     }
 }
 
-/// `tempfile` makes private files; what we leave behind is for the user's group as any other file.
+/// `tempfile` makes files that only their owner may read; outputs get the permissions that any new
+/// file of the user gets.
 trait PermissionsLikeANewFile {
     fn permissions_like_a_new_file(&mut self) -> &mut Self;
 }
@@ -253,7 +254,7 @@ mod tests {
     fn a_full_disk_is_an_error_with_a_remedy() {
         let full = Path::new("/dev/full");
         if full.exists() {
-            // The device stands for a full disk: the rename target is elsewhere, the write fails.
+            // Every write to this device fails as on a full disk.
             let mut file = fs::OpenOptions::new().write(true).open(full).unwrap();
             let source = file.write_all(b"x").unwrap_err();
             let error = OutputError::Io { path: full.to_owned(), source };

@@ -19,7 +19,7 @@ impl Sha256Hasher {
         self.0.update(bytes);
     }
 
-    /// Appends a length-prefixed field, so that no two lists of fields hash alike by shifting.
+    /// Appends a field after its length, so that the fields `ab`, `c` and `a`, `bc` hash differently.
     pub fn field(&mut self, bytes: &[u8]) {
         self.update(&(bytes.len() as u64).to_le_bytes());
         self.update(bytes);

@@ -1,8 +1,8 @@
 //! Everything that touches a disk: atomic writes, memory maps, hashes, size limits, hints.
 //!
 //! Every other crate reads untrusted files and leaves files behind through this one, so that two
-//! promises hold everywhere: a reader never allocates on the word of a file, and a writer never
-//! leaves half a file under its final name. It knows no format.
+//! promises hold everywhere: a reader checks a size before it allocates that much, and a writer
+//! never leaves half a file under its final name. It knows no format.
 //!
 //! In reading order: [`hint`] the remedy beside an error · [`atomic`] files and folders that
 //! appear whole or not at all · [`read`] small files with a limit · [`mmap`] large ones ·

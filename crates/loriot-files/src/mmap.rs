@@ -1,6 +1,6 @@
 //! Read-only memory maps: the one place outside the kernels with `unsafe`.
 
-#![allow(unsafe_code)] // A map is a promise about the file that only the operating system could keep.
+#![allow(unsafe_code)] // Mapping is unsafe because another process may change the file.
 
 use std::fs::File;
 use std::ops::{Deref, Range};

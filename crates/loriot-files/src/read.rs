@@ -16,7 +16,7 @@ pub enum ReadFileError {
         #[source]
         source: std::io::Error,
     },
-    /// The file is larger than its kind can sensibly be.
+    /// The file is larger than a file of its kind may be.
     #[error("`{}` is {found} bytes, more than the {limit} such a file may have", path.display())]
     TooLarge {
         /// The file.

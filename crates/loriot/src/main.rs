@@ -20,8 +20,8 @@ mod table;
 use clap::{CommandFactory, FromArgMatches, Parser};
 use std::process::ExitCode;
 
-/// Asks the system for pages of 2 MiB: with those of 4 KiB the weights and activations of one pass are more than the
-/// CPU keeps addresses of.
+/// Asks the system for pages of 2 MiB. With pages of 4 KiB, the weights and activations of one pass take more
+/// pages than the CPU's address cache (TLB) has entries for.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -33,10 +33,10 @@ pub struct ReadingOptions {
     /// [default: what the adapter or the model says]
     #[arg(long, value_name = "N")]
     pub max_length: Option<usize>,
-    /// Put before every query, such as `query: ` for e5 [default: what the adapter or model says]
+    /// Text to put before every query, such as `query: ` for e5 [default: what the adapter or model says]
     #[arg(long, value_name = "TEXT")]
     pub query_prompt: Option<String>,
-    /// Put before every product, such as `passage: ` [default: what the adapter or model says]
+    /// Text to put before every product, such as `passage: ` [default: what the adapter or model says]
     #[arg(long, value_name = "TEXT")]
     pub document_prompt: Option<String>,
     /// Threads to compute with; the result has the same bits for any number
@@ -45,14 +45,14 @@ pub struct ReadingOptions {
     pub threads: Option<u16>,
 }
 
-/// What an encoder that is not trained computes in.
+/// Arithmetic of the commands that embed without training.
 #[derive(Clone, Copy, Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub struct PrecisionOption {
-    /// Arithmetic of the encoder: `f32`; `bf16` or `int8`, faster where the processor has them (AVX-512
-    /// BF16 and VNNI, or AMX), with a half and a quarter of the weights' memory. Of 100 titles, 99 have
-    /// a cosine of at least 0.9999 (bf16) or 0.99 (int8) with their vectors in f32, so that what is
-    /// indexed in one can be searched in another
+    /// Arithmetic of the encoder: `f32`, `bf16` or `int8`. bf16 takes half of the weights' memory and
+    /// int8 a quarter; both are faster on processors that have them (AVX-512 BF16 and VNNI, or AMX).
+    /// Of 100 titles, 99 have a cosine of at least 0.9999 (bf16) or 0.99 (int8) with their f32 vectors:
+    /// a catalogue indexed in one arithmetic can be searched in another
     #[arg(long, value_name = "TYPE", default_value_t, value_parser = parse_precision)]
     pub precision: Precision,
 }
@@ -91,7 +91,7 @@ pub fn encoder_options(
     })
 }
 
-/// Opens an encoder, and tells the user what its files left open.
+/// Opens an encoder, and prints its notes: what its files did not say and was assumed.
 pub fn open_encoder(options: &EncoderOptions) -> anyhow::Result<Encoder> {
     let encoder = Encoder::open(options)
         .with_context(|| format!("cannot open the encoder `{}`", options.model))?;
@@ -140,8 +140,8 @@ pub fn open_apart(
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Rows")]
 pub struct RowOptions {
-    /// The file's own name for a column, such as `product_title=name`; give it once for each of
-    /// query, product_title, relevance_label, id and grade that is called otherwise
+    /// The file's own name for a column, such as `product_title=name`. Give it once for each of
+    /// query, product_title, relevance_label, id and grade that has another name in the file
     #[arg(long = "column", value_name = "NAME=FILE_NAME")]
     pub columns: Vec<ColumnName>,
     /// Leave out rows that cannot be read, and count them, instead of stopping at the first

@@ -26,7 +26,7 @@ Examples:
 
 `roc_auc` is over all rows; `roc_auc_per_query` is the mean over the queries with both labels, which
 is what a shopper sees. Intervals are 95 %, by bootstrap over queries. Word overlap is the share of
-the query's words that stand in the title: what a model must beat.")]
+the query's words that are in the title: a useful model ranks better than that.")]
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelOptions,
@@ -37,7 +37,7 @@ pub struct EvalArgs {
     rows: RowOptions,
     #[command(flatten)]
     arithmetic: PrecisionOption,
-    /// Labels above it count as positive
+    /// Rows with a label above T count as positive
     #[arg(long, value_name = "T", default_value_t = 0.5)]
     positive_threshold: f32,
     /// Bootstrap resamples for the intervals; 0 for none
@@ -211,7 +211,7 @@ fn comparison_table(comparison: &Comparison) -> String {
     table::render(&header, &rows.collect::<Vec<_>>())
 }
 
-/// What chance gives; shown where it is not the same for every data set.
+/// The value of a random order, of metrics for which it depends on the data.
 fn random(measured: &Measured) -> Option<f64> {
     measured.random_order
 }

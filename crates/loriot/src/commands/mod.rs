@@ -9,7 +9,7 @@ pub mod search;
 pub mod train;
 mod train_display;
 
-/// What can be asked for.
+/// The commands.
 #[derive(Debug, clap::Subcommand)]
 pub enum Command {
     Train(Box<train::TrainArgs>),

@@ -20,8 +20,8 @@ Examples:
   loriot search shop \"red kettle\" -k 3 --threshold 0.7 --json
   loriot search shop --json < queries.txt
 
-The catalogue knows the model and the adapter that embedded it; `--model` and `--adapter` are only
-needed where they have moved, and must be the same. Without a query, each line of stdin is one.")]
+The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter` only
+if they have moved; they must be the same. Without a query, each line of stdin is one.")]
 pub struct SearchArgs {
     /// Catalogue, as `loriot index` wrote it
     #[arg(value_name = "DIR")]
@@ -32,14 +32,14 @@ pub struct SearchArgs {
     #[arg(short, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Candidates that a graph looks at, at least k: more finds more, slower
+    /// Products that a graph search looks at, at least k: more finds more and takes longer
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     ef: u32,
     /// Leave out results with a lower cosine [default: none are left out]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     threshold: Option<f32>,
-    /// Look at every vector even where there is a graph
+    /// Compare the query with every product even if the catalogue has a graph
     #[arg(long)]
     exact: bool,
     /// Check every file of the catalogue against its SHA-256 first
@@ -93,7 +93,7 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
     }
 }
 
-/// The encoder of the catalogue, but for what the command line says.
+/// The catalogue's encoder, except where the command line says otherwise.
 fn encoder_options(args: &SearchArgs) -> anyhow::Result<EncoderOptions> {
     let recorded = Catalogue::manifest_of(&args.catalogue)?.encoder;
     let (model, adapter) = match (&args.model, &args.adapter) {

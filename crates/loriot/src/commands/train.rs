@@ -62,7 +62,7 @@ struct TrainedOptions {
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 8, conflicts_with = "adapter")]
     rank: usize,
-    /// Scale of the adapter: its product counts alpha / rank times
+    /// Scale of the adapter: its output is multiplied by alpha / rank
     #[arg(long, value_name = "ALPHA", default_value_t = 16.0, conflicts_with = "adapter")]
     alpha: f64,
     /// Linear layers to adapt: names or their endings, a regular expression, or `all-linear`
@@ -91,13 +91,13 @@ struct StepOptions {
     /// Passes over the training rows
     #[arg(long, value_name = "N", default_value_t = 3)]
     epochs: u64,
-    /// Length of the run in steps, whatever `--epochs` says
+    /// Length of the run in steps, instead of `--epochs`
     #[arg(long, value_name = "N")]
     max_steps: Option<u64>,
-    /// Pairs whose activations are held at once
+    /// Pairs of a batch, whose activations are in memory at once
     #[arg(long, value_name = "N", default_value_t = 64)]
     batch_size: usize,
-    /// Such batches a step: the gradient is that of one batch as large as all of them
+    /// Batches per step: their gradients are added, as if they were one larger batch
     #[arg(long, value_name = "N", default_value_t = 1)]
     gradient_accumulation_steps: usize,
     /// Texts encoded at once in evaluations
@@ -106,11 +106,11 @@ struct StepOptions {
     /// The highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
     learning_rate: f64,
-    /// Its course: linear, cosine, cosine_with_restarts, polynomial, constant or
+    /// How the rate changes over the run: linear, cosine, cosine_with_restarts, polynomial, constant or
     /// constant_with_warmup
     #[arg(long, value_name = "NAME", default_value_t = ScheduleKind::Linear)]
     schedule: ScheduleKind,
-    /// Steps in which the rate rises from 0
+    /// Steps at the start in which the rate rises from 0
     #[arg(long, value_name = "N", default_value_t = 0)]
     warmup_steps: u64,
     /// Decoupled weight decay; above 0, Adam becomes AdamW
@@ -119,15 +119,15 @@ struct StepOptions {
     /// Scale gradients down to this norm [default: no limit]
     #[arg(long, value_name = "NORM")]
     max_grad_norm: Option<f64>,
-    /// Take the rows as they stand in every epoch
+    /// Keep the rows in the order of the files instead of shuffling them for each epoch
     #[arg(long)]
     no_shuffle: bool,
     /// Seed of the adapter's start, the shuffle and the dropout
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
-    /// Arithmetic: `f32`, or `bf16`, which is faster where the processor has it (AVX-512 BF16 or AMX)
-    /// and takes half the weights' memory: products of bf16 summed in f32, everything between them, the
-    /// adapter, the optimiser and all that is saved in f32
+    /// Arithmetic: `f32` or `bf16`. bf16 takes half of the weights' memory and is faster on processors
+    /// that have it (AVX-512 BF16 or AMX). Only matrix products are in bf16; their sums, everything
+    /// between them, the adapter, the optimiser and all that is saved are f32
     #[arg(
         long,
         value_name = "TYPE",
@@ -143,10 +143,10 @@ struct OutputOptions {
     /// Folder of the run
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Labels above it count as positive in evaluations; the loss takes them as they are
+    /// Rows with a label above T count as positive in evaluations; the loss uses the label itself
     #[arg(long, value_name = "T", default_value_t = 0.5)]
     positive_threshold: f32,
-    /// What `best/` is best in: roc_auc, roc_auc_per_query, average_precision, best_f1,
+    /// Metric that chooses the epoch kept in `best/`: roc_auc, roc_auc_per_query, average_precision, best_f1,
     /// best_accuracy, spearman or loss
     #[arg(long, value_name = "METRIC", default_value_t = BestMetric::RocAuc)]
     best_metric: BestMetric,
