@@ -24,9 +24,9 @@ Examples:
   loriot index --model all-MiniLM-L6-v2 --input products.csv --output shop
   loriot index --model all-MiniLM-L6-v2 --adapter run/best --input a.parquet b.parquet --output shop
 
-A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept, with
-their types, and shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial` behind, and the same
-command goes on from there.")]
+A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept,
+with their types, and shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial`
+behind, and the same command goes on from there.")]
 pub struct IndexArgs {
     #[command(flatten)]
     model: ModelOptions,

@@ -20,8 +20,8 @@ Examples:
   loriot search shop \"red kettle\" -k 3 --threshold 0.7 --json
   loriot search shop --json < queries.txt
 
-The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter` only
-if they have moved; they must be the same. Without a query, each line of stdin is one.")]
+The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter`
+only if they have moved; they must be the same. Without a query, each line of stdin is one.")]
 pub struct SearchArgs {
     /// Catalogue, as `loriot index` wrote it
     #[arg(value_name = "DIR")]
