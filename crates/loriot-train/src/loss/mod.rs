@@ -1,45 +1,139 @@
-//! The loss of judged pairs, and its derivative by the unit vectors.
+//! What a loss is: a number for the vectors of a batch of [`Rows`], and its derivative by them.
 //!
-//! ```text
-//! cos  = Σ_d q[d]·p[d]                       q, p unit vectors, y in 0..=1 the label
-//! e    = y·(1 − cos) + max((1 − y)·cos, 0)   how far the pair is from what its label asks
-//! loss = Σ_pairs e² / B                      B pairs of the whole batch
-//! ```
-//!
-//! A batch may arrive in micro-batches (gradient accumulation). Each divides by the `B` of the
-//! whole, so that sums over micro-batches are those of the batch at once, the last short one
-//! included. Sums are f64.
+//! A loss sees all vectors of a step at once: queries, any number of candidates a row, which texts are equal, which rows
+//! share a query, and the labels. Some losses are sums over rows, divided by the size of the step; such a loss may be
+//! given a step in parts (micro-batches) and be added up. One that compares a query with the candidates of other rows needs
+//! the whole step; [`crate::accumulate`] gives it that in constant memory.
 
-/// Loss and derivative of one micro-batch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PairLoss {
-    /// Its share of the batch's loss: add the shares of all micro-batches.
-    pub loss: f64,
-    /// Derivative of the batch's loss by the unit vectors: queries, then products.
-    pub dunit_bd: Vec<f32>,
+mod cosine_squared;
+
+pub use cosine_squared::CosineSquared;
+
+use crate::rows::Rows;
+use loriot_encoder::batch::distinct;
+
+/// A loss. It has no state: the same batch gives the same bits.
+pub trait Loss: Send + Sync {
+    /// Whether a step's loss, and its derivative by each vector, are the sums of those of its parts.
+    fn adds_over_parts(&self) -> bool;
+
+    /// What `batch` contributes to the loss of its step, and the derivative by its vectors. `step` is the size of the whole
+    /// step. A loss that does not add over parts is given whole steps only.
+    fn gradient(&self, batch: &Batch<'_>, step: StepSize) -> LossGradient;
+
+    /// The loss of `batch` as a whole step, without a derivative.
+    fn value(&self, batch: &Batch<'_>) -> f64;
 }
 
-/// The loss of pairs whose unit vectors are `unit_bd`: first all queries, then all products.
-///
-/// `batch_size` is the number of pairs in the whole batch that these are a part of.
-pub fn pair_loss(unit_bd: &[f32], labels: &[f32], batch_size: usize) -> PairLoss {
-    let (query_bd, product_bd) = unit_bd.split_at(unit_bd.len() / 2);
-    let dim = query_bd.len() / labels.len();
-    assert_eq!(unit_bd.len(), 2 * labels.len() * dim, "two vectors a label");
-    let mut dunit_bd = vec![0.0; unit_bd.len()];
-    let (dquery_bd, dproduct_bd) = dunit_bd.split_at_mut(query_bd.len());
-    let mut loss = 0.0;
-    for (pair, &label) in labels.iter().enumerate() {
-        let row = pair * dim..(pair + 1) * dim;
-        let (query_d, product_d) = (&query_bd[row.clone()], &product_bd[row.clone()]);
-        let (square, dcos) = square_error(cosine(query_d, product_d), f64::from(label));
-        loss += square / batch_size as f64;
-        let dcos = (dcos / batch_size as f64) as f32;
-        // cos is linear in each vector: its derivative by one is the other.
-        scale(&mut dquery_bd[row.clone()], dcos, product_d);
-        scale(&mut dproduct_bd[row], dcos, query_d);
+/// How large a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepSize {
+    /// Its rows.
+    pub n_rows: usize,
+    /// Their candidates.
+    pub n_candidates: usize,
+}
+
+impl StepSize {
+    /// That of these rows.
+    pub fn of(rows: &Rows) -> StepSize {
+        StepSize { n_rows: rows.len(), n_candidates: rows.candidates().len() }
     }
-    PairLoss { loss, dunit_bd }
+}
+
+/// A loss and its derivative.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossGradient {
+    /// The loss, or the part's share of it.
+    pub loss: f64,
+    /// Derivative by the vector of each row's query, `(rows, d)`.
+    pub dquery_rd: Vec<f32>,
+    /// Derivative by the vector of each candidate, `(candidates, d)`.
+    pub dcandidate_cd: Vec<f32>,
+}
+
+impl LossGradient {
+    /// No loss, and derivatives of 0 for every vector of `batch`, to be added to. (They are −0: what is added to that
+    /// first keeps its bits, the sign of a zero included.)
+    pub fn zero(batch: &Batch<'_>) -> LossGradient {
+        let StepSize { n_rows, n_candidates } = StepSize::of(batch.rows);
+        let zeros = |n| vec![-0.0; n * batch.queries.dim];
+        LossGradient { loss: 0.0, dquery_rd: zeros(n_rows), dcandidate_cd: zeros(n_candidates) }
+    }
+}
+
+/// Rows with the unit vectors of their texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// Who is compared with whom.
+    pub rows: &'a Rows,
+    /// Of each row, the vector of its query.
+    pub queries: Vectors<'a>,
+    /// Of each candidate, its vector.
+    pub candidates: Vectors<'a>,
+}
+
+impl<'a> Batch<'a> {
+    /// Rows whose texts have a vector each, as dropout gives equal texts different ones: `query_rd` of every row,
+    /// `candidate_cd` of every candidate.
+    pub fn of_each(
+        rows: &'a Rows,
+        query_rd: &'a [f32],
+        candidate_cd: &'a [f32],
+        dim: usize,
+    ) -> Batch<'a> {
+        let StepSize { n_rows, n_candidates } = StepSize::of(rows);
+        assert_eq!(query_rd.len(), n_rows * dim, "a vector for each query");
+        assert_eq!(candidate_cd.len(), n_candidates * dim, "a vector for each candidate");
+        let vectors = |unit_td| Vectors { unit_td, dim, of: None };
+        Batch { rows, queries: vectors(query_rd), candidates: vectors(candidate_cd) }
+    }
+
+    /// Rows whose equal texts share a vector: `query_qd` of every distinct query, `product_pd` of every distinct product.
+    pub fn of_distinct(
+        rows: &'a Rows,
+        query_qd: &'a [f32],
+        product_pd: &'a [f32],
+        dim: usize,
+    ) -> Batch<'a> {
+        let vectors = |unit_td, of| Vectors { unit_td, dim, of: Some(of) };
+        let (queries, candidates) =
+            (vectors(query_qd, rows.queries()), vectors(product_pd, rows.candidates()));
+        Batch { rows, queries, candidates }
+    }
+
+    /// The cosine of each candidate and its row's query.
+    pub fn cosines(&self) -> impl Iterator<Item = f64> + use<'a> {
+        let Batch { rows, queries, candidates } = *self;
+        let pairs = rows.row_of_candidates().enumerate();
+        pairs.map(move |(candidate, row)| cosine(queries.get(row), candidates.get(candidate)))
+    }
+
+    /// The group of each row: rows with one query have one number, from 0 in the order of their first rows.
+    pub fn groups(&self) -> Vec<u32> {
+        distinct(self.rows.queries().iter().copied()).1
+    }
+}
+
+/// Unit vectors of texts, end to end or by the numbers of the texts.
+#[derive(Clone, Copy, Debug)]
+pub struct Vectors<'a> {
+    unit_td: &'a [f32],
+    dim: usize,
+    of: Option<&'a [u32]>,
+}
+
+impl<'a> Vectors<'a> {
+    /// Numbers in a vector.
+    pub fn dim(self) -> usize {
+        self.dim
+    }
+
+    /// The vector at `at`: of that row's query, or of that candidate.
+    pub fn get(self, at: usize) -> &'a [f32] {
+        let at = self.of.map_or(at, |of| of[at] as usize);
+        &self.unit_td[at * self.dim..][..self.dim]
+    }
 }
 
 /// The inner product of two unit vectors, summed in f64.
@@ -47,75 +141,25 @@ pub fn cosine(a_d: &[f32], b_d: &[f32]) -> f64 {
     a_d.iter().zip(b_d).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// `e²` of one pair, and its derivative by the cosine (that of `max` at 0 is 1, as in torch.clamp).
-pub fn square_error(cos: f64, label: f64) -> (f64, f64) {
-    let irrelevant = (1.0 - label) * cos;
-    let error = label * (1.0 - cos) + irrelevant.max(0.0);
-    let derror = -label + if irrelevant >= 0.0 { 1.0 - label } else { 0.0 };
-    (error * error, 2.0 * error * derror)
-}
-
-fn scale(to_d: &mut [f32], factor: f32, from_d: &[f32]) {
-    to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to = factor * from);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Unit vectors of three pairs at cosines on both sides of zero.
-    fn units() -> Vec<f32> {
-        let angles: [f32; 6] = [0.1, 1.3, 2.0, 0.6, 1.0, 5.0];
-        angles.iter().flat_map(|angle| [angle.cos(), angle.sin()]).collect()
+/// The loss of `batch` as evaluations report it: its mean over steps of `rows_per_step` rows taken in order, or of all rows
+/// at once where the loss is a mean over rows anyway.
+pub fn mean_loss(loss: &dyn Loss, batch: &Batch<'_>, rows_per_step: usize) -> f64 {
+    let n_rows = batch.rows.len();
+    if loss.adds_over_parts() {
+        return loss.value(batch);
     }
-
-    const LABELS: [f32; 3] = [1.0, 0.0, 0.25];
-
-    #[test]
-    fn a_pair_is_right_at_one_or_below_zero() {
-        assert_eq!(square_error(1.0, 1.0).0, 0.0);
-        assert_eq!(square_error(-0.3, 0.0), (0.0, 0.0));
-        assert_eq!(square_error(0.5, 0.0), (0.25, 1.0));
-        assert_eq!(square_error(0.5, 1.0), (0.25, -1.0));
-        assert_eq!(square_error(0.5, 0.5).0, 0.25);
-    }
-
-    #[test]
-    fn the_derivative_matches_central_differences() {
-        let unit_bd = units();
-        let loss_of = |unit_bd: &[f64]| -> f64 {
-            let (query_bd, product_bd) = unit_bd.split_at(6);
-            let pairs = query_bd.chunks(2).zip(product_bd.chunks(2)).zip(LABELS);
-            pairs.map(|((q, p), y)| square_error(q[0] * p[0] + q[1] * p[1], y.into()).0 / 3.0).sum()
-        };
-        let got = pair_loss(&unit_bd, &LABELS, 3);
-        let exact: Vec<f64> = unit_bd.iter().map(|&x| f64::from(x)).collect();
-        assert!((got.loss - loss_of(&exact)).abs() < 1e-12);
-        let (h, mut probe) = (1e-5, exact.clone());
-        for k in 0..exact.len() {
-            probe[k] = exact[k] + h;
-            let above = loss_of(&probe);
-            probe[k] = exact[k] - h;
-            let below = loss_of(&probe);
-            probe[k] = exact[k];
-            let numeric = (above - below) / (2.0 * h);
-            // f32 rounding of the derivative, at most 1.2e-7 of a value below 2.
-            assert!((f64::from(got.dunit_bd[k]) - numeric).abs() < 3e-7, "[{k}]");
-        }
-    }
-
-    #[test]
-    fn micro_batches_add_up_to_the_batch_the_short_one_too() {
-        let unit_bd = units();
-        let whole = pair_loss(&unit_bd, &LABELS, 3);
-        let part = |pairs: std::ops::Range<usize>| {
-            let rows = |start: usize| &unit_bd[start + 2 * pairs.start..start + 2 * pairs.end];
-            pair_loss(&[rows(0), rows(6)].concat(), &LABELS[pairs.clone()], 3)
-        };
-        let (first, last) = (part(0..2), part(2..3));
-        assert!((first.loss + last.loss - whole.loss).abs() < 1e-15);
-        let queries = [&first.dunit_bd[..4], &last.dunit_bd[..2]].concat();
-        let products = [&first.dunit_bd[4..], &last.dunit_bd[2..]].concat();
-        assert_eq!([queries, products].concat(), whole.dunit_bd);
-    }
+    let starts = (0..n_rows).step_by(rows_per_step);
+    let sums = starts.map(|start| {
+        let end = n_rows.min(start + rows_per_step);
+        let rows = batch.rows.select(start..end);
+        let first = batch.rows.candidates_of(start).start;
+        let query = |at: usize| batch.queries.get(start + at);
+        let candidate = |at: usize| batch.candidates.get(first + at);
+        let query_rd: Vec<f32> = (0..rows.len()).flat_map(query).copied().collect();
+        let candidate_cd: Vec<f32> =
+            (0..rows.candidates().len()).flat_map(candidate).copied().collect();
+        let part = Batch::of_each(&rows, &query_rd, &candidate_cd, batch.queries.dim);
+        loss.value(&part) * rows.len() as f64
+    });
+    sums.sum::<f64>() / n_rows as f64
 }
