@@ -5,7 +5,7 @@ use crate::isa::dispatch;
 use crate::lanes::pieces::{GELU_SLOPE, NORMAL, Pieces, PiecesIn, TANH, TANH_SLOPE};
 use crate::lanes::{Lanes, Vector, inlined, map, map_2, update, update_with};
 
-/// What stands between the two linear layers of a feed-forward block.
+/// The function between the two linear layers of a feed-forward block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Activation {
     /// `x·Φ(x)`, `Φ(x) = (1 + erf(x/√2)) / 2`: Hendrycks and Gimpel 2016; `torch.nn.GELU()`, `gelu` in config.json.
@@ -22,7 +22,7 @@ impl Isa {
         dispatch!(self, activation_body(y: &mut [f32], x: &[f32], activation: Activation))
     }
 
-    /// [`Isa::activation`] that replaces `x` by `y`.
+    /// [`Isa::activation`] in place: `y` overwrites `x`.
     pub fn activation_in_place(self, x: &mut [f32], activation: Activation) {
         dispatch!(self, activation_in_place_body(x: &mut [f32], activation: Activation))
     }
@@ -40,7 +40,7 @@ impl Isa {
         ))
     }
 
-    /// [`Isa::activation_backward`] that replaces `dy` by `dx`.
+    /// [`Isa::activation_backward`] in place: `dx` overwrites `dy`.
     pub fn activation_backward_in_place(self, dy: &mut [f32], x: &[f32], activation: Activation) {
         dispatch!(self, activation_backward_in_place_body(
             dy: &mut [f32], x: &[f32], activation: Activation,
@@ -49,7 +49,7 @@ impl Isa {
 }
 
 impl Activation {
-    /// `f(x)/x − 1` and `f'(x) − 1/2` of what has tables for them.
+    /// The tables of `f(x)/x − 1` and of `f'(x) − 1/2`, for the functions that have them.
     fn pieces(self) -> Option<[&'static Pieces; 2]> {
         match self {
             Activation::Gelu => Some([&NORMAL, &GELU_SLOPE]),

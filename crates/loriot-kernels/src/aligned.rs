@@ -50,7 +50,7 @@ impl<T: Plain> AlignedBuf<T> {
         AlignedBuf { lines: vec![Line([0; LINE]); n_lines], len, of: PhantomData }
     }
 
-    /// The first `len` values, whatever they hold, after growing to that length where needed.
+    /// The first `len` values, with unspecified content, after growing to that length where needed.
     pub(crate) fn at_least(&mut self, len: usize) -> &mut [T] {
         if self.len < len {
             *self = AlignedBuf::zeroed(len);
@@ -60,7 +60,7 @@ impl<T: Plain> AlignedBuf<T> {
 }
 
 impl AlignedBuf<u8> {
-    /// The first `len` values of another kind.
+    /// The buffer's first bytes as `len` values of another type.
     pub(crate) fn at_least_of<T: Plain>(&mut self, len: usize) -> &mut [T] {
         let bytes = self.at_least(len * size_of::<T>());
         // SAFETY: `bytes` are `len·size_of::<T>()` initialised bytes from a 64-byte boundary on, which is aligned for `T`,

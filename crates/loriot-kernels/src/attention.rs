@@ -10,8 +10,8 @@
 //! `offsets[b] − offsets[0] .. offsets[b+1] − offsets[0]`, so that a part of a batch goes with a part of its offsets.
 //!
 //! The backward pass computes the probabilities again; nothing of `n·n` outlives one head of one sequence. Both passes take
-//! the queries in groups, and several heads of a short sequence at a time, each step for all of them: where one head waits
-//! for its greatest score or for a division, another computes.
+//! the queries in groups. Of a short sequence they take several heads at once and do each step for all of them, so that
+//! one head computes while another waits for a maximum or a division.
 
 use crate::Isa;
 use crate::aligned::AlignedBuf;
@@ -36,10 +36,10 @@ pub struct AttentionDropout<'a> {
     pub streams_b: &'a [Stream],
 }
 
-/// What attention works in; grows to the longest sequence it has seen, and carries nothing from call to call.
+/// Working memory of attention. It grows to the longest sequence it has seen; its content means nothing between calls.
 #[derive(Debug, Default)]
 pub struct AttentionScratch {
-    /// Queries, keys, values and the gradient of one head, if their width is no multiple of a vector's.
+    /// Copies of one head's queries, keys, values and gradient, used if their width is not a multiple of a vector's.
     padded: [AlignedBuf; 4],
     /// The queries of a group, or the gradient by their results, two columns to a vector.
     transposed: AlignedBuf,
@@ -211,7 +211,7 @@ struct Shape {
     len: usize,
     heads: usize,
     d: usize,
-    /// Width of a head, and as many columns as its scores sum.
+    /// Width of a head, and the number of columns that its scores sum over.
     k: usize,
     columns: usize,
     /// `1/√k`.
@@ -238,7 +238,7 @@ impl Shape {
         Some(Shape { start, len, heads, d, k, columns, scale: 1.0 / (k as f32).sqrt() })
     }
 
-    /// Heads that are worked on together: as many as leave room in the first cache, of a long sequence one at a time.
+    /// Heads that are worked on together: as many as fit the first cache; one at a time for a long sequence.
     #[inline(always)]
     fn head_groups<L: Lanes>(&self) -> impl Iterator<Item = Range<usize>> {
         /// Vectors of probabilities; there may be as many of their gradients.
@@ -256,8 +256,8 @@ impl Shape {
         (0..len).step_by(most_queries::<L>()).map(move |first| Group::new::<L>(len, first))
     }
 
-    /// Whether a head's operands are copied: where its width is no multiple of a vector's, and where the rows are so many
-    /// that those of one head, a page apart each, would drive each other from the first cache.
+    /// Whether a head's operands are copied. They are if the head's width is not a multiple of a vector's, and if there are
+    /// so many rows that those of one head, each a page apart, would evict each other from the first cache.
     #[inline(always)]
     fn copies<L: Lanes>(&self) -> bool {
         self.len > most_queries::<L>() || !self.k.is_multiple_of(L::N)
@@ -362,7 +362,7 @@ fn draw_masks<'a, L: Lanes>(
     Some(lanes.apart(inlined!(|| Masks::draw(lanes, buffer, dropout, size))))
 }
 
-/// Lanes of a block's last vector that hold keys.
+/// How many lanes of a block's last vector hold keys.
 #[inline(always)]
 fn last_keys(len: usize) -> u16 {
     if len.is_multiple_of(2) { 0xffff } else { 0x5555 }

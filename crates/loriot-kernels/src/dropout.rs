@@ -1,4 +1,4 @@
-//! Dropout whose masks are a function of what is dropped, and of nothing else.
+//! Dropout whose mask depends on nothing but the name of the dropped tensor: seed, step, text, layer and site.
 //!
 //! Element `e` of a tensor is kept where word `e % 4` of block `e / 4` of Philox4x32-10 (Salmon, Moraes, Dror and Shaw,
 //! "Parallel random numbers: as easy as 1, 2, 3", 2011) is at least `p·2^32`. The generator has no state: a mask drawn
@@ -89,7 +89,7 @@ impl TextKey {
     }
 }
 
-/// What a mask depends on: never a position in a packed batch, a thread or a rank.
+/// The name of one dropped tensor, which decides its mask. A position in a packed batch, a thread or a rank is no part of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Stream {
     key: [u32; 2],
@@ -130,7 +130,7 @@ impl Stream {
 }
 
 /// Dropout of the rows of texts that lie end to end, each by its own stream: element `d` of row `n` of a text `width` wide is
-/// element `n·width + d` of what its stream drops, wherever the text lies.
+/// element `n·width + d` of its stream, wherever the text lies.
 #[derive(Clone, Copy, Debug)]
 pub struct TextDropout<'a> {
     /// The share that is dropped.
@@ -164,10 +164,10 @@ impl Isa {
         }
     }
 
-    /// `x[i] = keep ? x[i]/(1−p) : 0`, `x[i]` being element `first_element + i` of what `stream` drops.
+    /// `x[i] = keep ? x[i]/(1−p) : 0`, where `x[i]` is element `first_element + i` of `stream`.
     ///
     /// `first_element` is a multiple of 4, `0 ≤ p < 1`. Applied to the gradient of its result, it is its own backward
-    /// pass. The factor `1/(1−p)` is rounded once and multiplied by.
+    /// pass. The factor `1/(1−p)` is rounded once; kept elements are multiplied by it.
     pub fn dropout(self, x: &mut [f32], stream: Stream, first_element: u64, p: f32) {
         if p != 0.0 {
             dispatch!(self, dropout_body(
@@ -176,7 +176,7 @@ impl Isa {
         }
     }
 
-    /// [`Isa::dropout`] of `x` in `y`.
+    /// [`Isa::dropout`] of `x`, written to `y`.
     pub fn dropout_to(self, y: &mut [f32], x: &[f32], stream: Stream, first_element: u64, p: f32) {
         y.copy_from_slice(x);
         self.dropout(y, stream, first_element, p);
@@ -196,7 +196,7 @@ fn dropout_body<L: Lanes>(x: &mut [f32], stream: Stream, first_element: u64, p: 
     }
 }
 
-/// A stream's mask, drawn from some block on, two vectors at a time.
+/// A stream's mask, drawn two vectors at a time from a given block on.
 pub(crate) struct Mask<L: Lanes> {
     generator: Generator<L>,
     threshold: u32,
@@ -226,19 +226,19 @@ impl<L: Lanes> Mask<L> {
         bits
     }
 
-    /// What is kept, divided by the share that is.
+    /// `x / (1 − p)` where the bit is set, 0 elsewhere.
     #[inline(always)]
     pub(crate) fn drop(&self, x: L::F32, bits: u16) -> L::F32 {
         (x * self.factor).keep(bits)
     }
 }
 
-/// From a word to a factor.
+/// How a random word decides about an element.
 #[derive(Clone, Copy)]
 pub(crate) struct Rule {
-    /// The least word that keeps.
+    /// An element is kept if its word is at least this.
     pub(crate) threshold: u32,
-    /// What is kept is multiplied by this.
+    /// Kept elements are multiplied by this: `1/(1 − p)`.
     pub(crate) factor: f32,
 }
 
@@ -263,8 +263,7 @@ pub(crate) fn first_block(first_element: u64, n_elements: usize) -> u32 {
 
 /// [`crate::reference::dropout::philox4x32_10`] of many blocks of one stream at once, a block to each 64-bit lane.
 ///
-/// A word lives in the low half of its lane, as the multiplication reads low halves alone: what the low word of a product
-/// leaves in the high half does no harm.
+/// A word is the low half of its lane. The high half may hold anything, since the multiplication reads low halves only.
 pub(crate) struct Generator<L: Lanes> {
     lanes: L,
     /// Both halves of each round's key.

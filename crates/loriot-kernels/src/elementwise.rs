@@ -60,7 +60,7 @@ fn dot_body<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     fold_2(L::here(), (a, 0.0), (b, 0.0), inlined!(|sum, a, b| a.mul_add(b, sum)))
 }
 
-/// Sixteen partial sums of what the compiler makes of plain f64; `L` only names the features it may use.
+/// Sixteen partial sums in plain f64 code, which the compiler vectorises; `L` only names the CPU features it may use.
 #[inline(always)]
 fn sum_squares_body<L: Lanes>(x: &[f32]) -> f64 {
     let (chunks, tail) = x.as_chunks::<16>();

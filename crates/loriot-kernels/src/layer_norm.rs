@@ -17,7 +17,7 @@ use crate::lanes::{
 };
 use std::ops::Range;
 
-/// How many rows ahead terms are asked for: one row takes less time than memory.
+/// How many rows ahead terms are prefetched: computing one row takes less time than a read from memory.
 const ROWS_AHEAD: usize = 2;
 
 impl Isa {
@@ -221,7 +221,7 @@ struct Saved<'a> {
 /// What is normalised.
 #[derive(Clone, Copy)]
 enum Input<'a> {
-    /// What stands in the place of `y`.
+    /// `x` lies where `y` will be.
     InPlace,
     /// `a + residual`.
     Sum { a_nd: &'a [f32], residual_nd: &'a [f32] },
@@ -264,7 +264,7 @@ fn rows_are_blocks(width: usize) -> bool {
     width.is_multiple_of(4)
 }
 
-/// Each row once: while it is in the first cache it is read, dropped, added to, normalised and written.
+/// Does everything to one row while it is in the first cache: reads it, drops, adds the residual, normalises, writes.
 #[inline(always)]
 fn layer_norm_body<L: Lanes>(y_nd: &mut [f32], saved: Saved<'_>, input: Input<'_>, norm: Norm<'_>) {
     let lanes = L::here();

@@ -6,7 +6,7 @@ use crate::state::{DataIdentity, State, TrainedIdentity, as_json};
 use serde_json::Value;
 use std::fmt::Write;
 
-/// The model card. `base` is the base model as the user named it; `epoch` is the last one trained.
+/// The model card. `base` is the base model as the user named it.
 pub(crate) fn model_card(base: &str, state: &State) -> String {
     let settings = &state.run.settings;
     let is_lora = matches!(state.run.trained, TrainedIdentity::Lora { .. });

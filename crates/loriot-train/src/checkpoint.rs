@@ -6,11 +6,12 @@
 //! state.json                   where the run stands
 //! ```
 //!
-//! Everything that decides the rest of the run is in there, or in what the run is started with,
-//! which `state.json` names by hashes. So a resumed run ends with the bytes of an uninterrupted one.
+//! A checkpoint, with the model, data and settings that the run is started with, decides the rest of the run; `state.json`
+//! names those by hashes. So a resumed run ends with the bytes of an uninterrupted one.
 
 use crate::optimiser::{Adam, MOMENTS_FILE};
 use crate::output::write_model;
+use crate::sampler::Sampler;
 use crate::settings::Plan;
 use crate::state::{State, StateError};
 use crate::tensors::{TensorsError, TensorsFile};
@@ -60,11 +61,12 @@ pub(crate) fn read(
     dir: &Path,
     fresh: &State,
     plan: &Plan,
+    sampler: &Sampler,
     model: &mut TrainModel,
     optimiser: &mut Adam,
 ) -> Result<State, ResumeError> {
     let state = State::open(dir)?;
-    state.check(dir, fresh, plan)?;
+    state.check(dir, fresh, plan, sampler)?;
     optimiser.read(&dir.join(MOMENTS_FILE))?;
     let name = match model.adapter() {
         Some(_) => "adapter_model.safetensors",

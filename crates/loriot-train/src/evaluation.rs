@@ -1,6 +1,6 @@
 //! How well the model ranks the evaluation rows: before training (epoch -1) and after each epoch.
 
-use crate::loss::square_error;
+use crate::loss::{Loss, mean_loss};
 use crate::pairs::TokenPairs;
 use loriot_encoder::train_model::TrainModel;
 use loriot_eval::{
@@ -23,7 +23,7 @@ pub struct Evaluation {
     pub average_precision: f64,
     /// The best F1 over all thresholds.
     pub best_f1: f64,
-    /// Scores from here on count as positive for that F1.
+    /// Scores of at least this count as positive for that F1.
     pub best_f1_threshold: f64,
     /// The best accuracy over all thresholds.
     pub best_accuracy: f64,
@@ -31,7 +31,7 @@ pub struct Evaluation {
     pub best_accuracy_threshold: f64,
     /// Rank correlation of score and label; `None` where either never varies.
     pub spearman: Option<f64>,
-    /// The training loss's mean over these rows, without dropout.
+    /// The run's loss on these rows, without dropout.
     pub loss: f64,
     /// Mean of the epoch's training losses, with dropout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -41,7 +41,7 @@ pub struct Evaluation {
 /// The evaluation rows cannot tell one epoch from another.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluationError {
-    /// Only one class is there.
+    /// All rows are of one class.
     #[error(
         "ROC-AUC is undefined: none of the {n_rows} evaluation rows is {}",
         if *positive {
@@ -53,7 +53,7 @@ pub enum EvaluationError {
     OneClass {
         /// Evaluation rows.
         n_rows: usize,
-        /// What divides the classes.
+        /// Labels above it are positive.
         threshold: f32,
         /// Whether it is the positive class that is missing.
         positive: bool,
@@ -86,12 +86,16 @@ pub fn check_classes(labels: &[f32], threshold: f32) -> Result<(), EvaluationErr
     Ok(())
 }
 
-/// What is measured beside the model's own doing.
+/// Measures a model on the evaluation rows.
 pub(crate) struct Evaluator<'a> {
     pub(crate) pairs: &'a TokenPairs,
     pub(crate) threshold: f32,
     /// Texts that are encoded at once.
     pub(crate) batch_size: usize,
+    /// The run's loss.
+    pub(crate) loss: &'a dyn Loss,
+    /// Rows of the run's steps, which decide the value of a loss that compares rows with each other.
+    pub(crate) rows_per_step: usize,
 }
 
 impl Evaluator<'_> {
@@ -106,15 +110,17 @@ impl Evaluator<'_> {
         on_progress: &mut dyn FnMut(usize, usize),
     ) -> Option<Evaluation> {
         let embed = |ids: &[Vec<u32>]| model.embed_ids(ids);
-        let scores = self.pairs.scores(embed, self.batch_size, on_progress);
+        let vectors = self.pairs.embed(embed, self.batch_size, on_progress);
+        let batch = vectors.batch(&self.pairs.rows);
+        let scores: Vec<f64> = batch.cosines().collect();
         if !scores.iter().all(|score| score.is_finite()) {
             return None;
         }
-        let labels = &self.pairs.labels;
+        let rows = &self.pairs.rows;
+        let labels = rows.labels();
         let positive: Vec<bool> = labels.iter().map(|&label| label > self.threshold).collect();
-        let queries: Vec<u32> = self.pairs.rows.iter().map(|&(query, _)| query).collect();
+        let queries: Vec<u32> = rows.row_of_candidates().map(|row| rows.queries()[row]).collect();
         let labels: Vec<f64> = labels.iter().map(|&label| f64::from(label)).collect();
-        let losses = scores.iter().zip(&labels).map(|(&cos, &label)| square_error(cos, label).0);
         let f1 = best_f1(&scores, &positive)?;
         let accuracy = best_accuracy(&scores, &positive)?;
         Some(Evaluation {
@@ -128,7 +134,7 @@ impl Evaluator<'_> {
             best_accuracy: accuracy.value,
             best_accuracy_threshold: accuracy.threshold,
             spearman: spearman(&scores, &labels),
-            loss: losses.sum::<f64>() / scores.len() as f64,
+            loss: mean_loss(self.loss, &batch, self.rows_per_step),
             train_loss,
         })
     }

@@ -1,4 +1,4 @@
-//! The folder of a run: what is ours in it, which checkpoints it holds, where a run begins.
+//! The folder of a run: which files are Loriot's, which checkpoints it holds, where a run begins or resumes.
 //!
 //! ```text
 //! metrics.jsonl                the log; the first file of a run
@@ -6,7 +6,7 @@
 //! best/                        the model after the best epoch
 //! adapter_model.safetensors …  the model after the last step
 //! README.md                    the model card
-//! .tmp-…                       what a crash left of a write; removed when the run goes on
+//! .tmp-…                       an unfinished write, left by a crash; removed when the run goes on
 //! ```
 
 use crate::metrics_log::METRICS_FILE;
@@ -31,13 +31,13 @@ pub enum Start {
 /// A folder cannot be that of a run.
 #[derive(Debug, thiserror::Error)]
 pub enum RunFolderError {
-    /// A run is there, and nothing was said about it.
+    /// It holds a run, and neither resuming nor overwriting was asked for.
     #[error("`{}` holds a training run already", .0.display())]
     Exists(PathBuf),
-    /// Something else is there.
+    /// It holds files that are not a run's.
     #[error("`{}` is not empty and holds no training run", .0.display())]
     Foreign(PathBuf),
-    /// A file is there.
+    /// The path is a file.
     #[error("`{}` is not a folder", .0.display())]
     NotAFolder(PathBuf),
     /// `--resume PATH` names no checkpoint.
@@ -122,9 +122,9 @@ impl RunFolder {
         self.checkpoint.as_deref()
     }
 
-    /// Makes the folder, and removes what a crash left, and of a run that begins anew everything.
+    /// Makes the folder and removes unfinished writes; for a run that begins anew, removes the old run.
     ///
-    /// The log is there first and stays, so that the folder is a run's at every moment.
+    /// The log is made first and is never removed, so that at every moment the folder is known as a run's.
     pub(crate) fn begin(&self) -> Result<(), RunFolderError> {
         let log = self.path.join(METRICS_FILE);
         if !log.exists() {
@@ -147,7 +147,7 @@ impl RunFolder {
     }
 }
 
-/// What an unfinished write is called (see [`loriot_files::atomic`]).
+/// How the name of an unfinished write begins (see [`loriot_files::atomic`]).
 const TEMPORARY: &str = ".tmp-";
 
 /// Files and folders of a model or adapter, as training leaves them in a run folder.
@@ -170,7 +170,7 @@ const MODEL_FILES: [&str; 16] = [
     "vocab.txt",
 ];
 
-/// Whether a checkpoint is called so: `step_N` or `epoch_N`.
+/// Whether this is the name of a checkpoint: `step_N` or `epoch_N`.
 fn is_checkpoint(name: &str) -> bool {
     let number = name.strip_prefix("step_").or_else(|| name.strip_prefix("epoch_"));
     number.is_some_and(|number| number.parse::<u64>().is_ok())
@@ -189,7 +189,7 @@ fn checkpoints(path: &Path) -> Result<Vec<PathBuf>, RunFolderError> {
     Ok(found.into_iter().map(|(_, checkpoint)| checkpoint).collect())
 }
 
-/// Names in a folder; none where there is nothing.
+/// Names in a folder; none if there is no folder.
 fn names(path: &Path) -> Result<Vec<String>, RunFolderError> {
     let read = |source| RunFolderError::Read { path: path.to_owned(), source };
     let entries = match fs::read_dir(path) {

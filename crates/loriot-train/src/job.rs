@@ -19,7 +19,7 @@ pub struct Job {
     pub encoder: Encoder,
     /// What to train of it, as it starts.
     pub trained: Trained,
-    /// How.
+    /// The settings of the run.
     pub settings: TrainSettings,
     /// The training rows.
     pub train: TokenPairs,
@@ -36,7 +36,7 @@ pub struct Job {
 }
 
 impl Job {
-    /// What the run is of.
+    /// What decides the run's result.
     pub(crate) fn identity(&self) -> RunIdentity {
         let encoder = &self.encoder;
         let trained = match &self.trained {
@@ -92,7 +92,7 @@ pub enum Event<'a> {
     Step {
         /// What the log says.
         record: &'a StepRecord,
-        /// Pairs.
+        /// Rows.
         n_rows: usize,
     },
     /// `done` of `total` texts of an evaluation are encoded.
@@ -123,19 +123,19 @@ pub enum TrainError {
     /// A setting makes no sense.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The encoder does not serve.
+    /// The encoder cannot be trained.
     #[error(transparent)]
     Encoder(#[from] NotTrainable),
     /// There is nothing to train on.
     #[error("there are no training rows")]
     NoRows,
-    /// The evaluation rows do not serve.
+    /// The evaluation rows cannot tell one epoch from another.
     #[error(transparent)]
     Evaluation(#[from] EvaluationError),
-    /// The folder does not serve.
+    /// The folder cannot be used.
     #[error(transparent)]
     Folder(#[from] RunFolderError),
-    /// The checkpoint does not serve.
+    /// The checkpoint cannot be continued.
     #[error(transparent)]
     Resume(#[from] ResumeError),
     /// The model cannot be written.
@@ -144,14 +144,14 @@ pub enum TrainError {
     /// A file cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// The loss or the weights are no numbers any more.
+    /// The loss or a weight is NaN or infinite.
     #[error("training diverged at step {step}: {what} (learning rate {learning_rate:e})")]
     Diverged {
         /// The step.
         step: u64,
         /// What is not finite.
         what: &'static str,
-        /// Its rate.
+        /// Its learning rate.
         learning_rate: f64,
     },
 }

@@ -4,11 +4,13 @@
 //! what happens. It knows no index and no search. The same settings, data, model and instruction
 //! set give the same bytes, on any number of threads and through any number of interruptions.
 //!
-//! In reading order: [`run`] the loop · [`job`] what goes in and comes out · [`settings`] what decides the result · [`pairs`] rows as
-//! token ids · [`loss`] · [`schedule`] · [`sampler`] which rows come when · `optimiser` ·
+//! In reading order: [`run`] the loop · [`job`] what goes in and comes out · [`settings`] what decides the result · [`rows`] which
+//! texts are compared · [`pairs`] their token ids · [`loss`] · `accumulate` the gradient of a step · [`schedule`] ·
+//! [`sampler`] which rows come when · `optimiser` ·
 //! [`evaluation`] · [`state`] where a run stands · [`checkpoint`] · [`tensors`] their files ·
 //! [`folder`] the run folder · [`metrics_log`] · `output`, `card` what is left at the end.
 
+mod accumulate;
 mod card;
 pub mod checkpoint;
 pub mod evaluation;
@@ -19,6 +21,7 @@ pub mod metrics_log;
 mod optimiser;
 mod output;
 pub mod pairs;
+pub mod rows;
 pub mod run;
 pub mod sampler;
 pub mod schedule;
@@ -26,11 +29,13 @@ pub mod settings;
 pub mod state;
 pub mod tensors;
 
+pub use accumulate::{StepLoss, accumulate};
 pub use checkpoint::CheckpointEvery;
 pub use evaluation::{BestMetric, Evaluation};
 pub use folder::{RunFolder, Start};
 pub use job::{Event, Job, Report, TrainError};
 pub use pairs::TokenPairs;
+pub use rows::Rows;
 pub use run::train;
 pub use schedule::ScheduleKind;
 pub use settings::TrainSettings;

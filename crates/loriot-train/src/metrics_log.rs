@@ -56,7 +56,7 @@ pub struct MetricsLog {
 
 impl MetricsLog {
     /// Opens the log of the run in `dir`, as it stood after `step` steps and `epochs` evaluated
-    /// epochs: what comes later is dropped. A fresh run passes `None`, which empties it.
+    /// epochs: later lines are dropped. A fresh run passes `None`, which empties it.
     pub fn open(dir: &Path, after: Option<(u64, u64)>) -> Result<MetricsLog, OutputError> {
         let path = dir.join(METRICS_FILE);
         let kept = match after {
@@ -91,7 +91,7 @@ impl MetricsLog {
     }
 }
 
-/// The whole lines at the head of the log that a run of that length has written.
+/// The lines at the head of the log that were written by the first `step` steps and `epochs` evaluations.
 fn lines_until(path: &Path, step: u64, epochs: u64) -> Result<Vec<u8>, OutputError> {
     let file = match File::open(path) {
         Ok(file) => file,

@@ -1,7 +1,7 @@
 //! Adam with decoupled weight decay (AdamW), and clipping by the global norm.
 //!
-//! Kingma and Ba, 2015; Loshchilov and Hutter, 2019; betas and epsilon are torch.optim.Adam's. Here are the constants of a
-//! step, the order of things and the moments' file. Parameters, gradients and moments are kept and changed by the model
+//! Kingma and Ba, 2015; Loshchilov and Hutter, 2019; betas and epsilon are torch.optim.Adam's. This module has the constants
+//! of a step, clipping and the moments' file. Parameters, gradients and moments are kept and changed by the model
 //! ([`loriot_encoder::parameters`]); nothing here sees their values.
 
 use crate::tensors::{TensorsError, TensorsFile, write_tensors};

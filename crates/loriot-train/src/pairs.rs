@@ -1,6 +1,7 @@
-//! Judged pairs as token ids. Equal texts are tokenised and held once.
+//! Rows of texts as token ids. Equal texts are tokenised and held once.
 
-use crate::loss::cosine;
+use crate::loss::Batch;
+use crate::rows::Rows;
 use loriot_data::Pair;
 use loriot_encoder::batch::{Side, Text, TextKey, distinct};
 use loriot_encoder::encoder::Encoder;
@@ -13,16 +14,14 @@ pub struct TokenPairs {
     pub queries: Vec<Vec<u32>>,
     /// Token ids of the distinct products.
     pub products: Vec<Vec<u32>>,
-    /// Of each row, where its query and its product stand in the lists above.
-    pub rows: Vec<(u32, u32)>,
-    /// Of each row, how relevant the product is, in `0.0..=1.0`.
-    pub labels: Vec<f32>,
+    /// The rows, whose texts are named by their places in the lists above.
+    pub rows: Rows,
     /// SHA-256 over the texts and labels of all rows in order.
     pub sha256: String,
 }
 
 impl TokenPairs {
-    /// Tokenises `pairs` as `encoder` reads them, prompts included.
+    /// Tokenises `pairs` as `encoder` reads them, prompts included: a row with one candidate for each.
     pub fn new(encoder: &Encoder, pairs: &[Pair]) -> TokenPairs {
         let mut hasher = Sha256Hasher::new();
         for pair in pairs {
@@ -32,11 +31,14 @@ impl TokenPairs {
         }
         let (queries, query_of) = distinct(pairs.iter().map(|pair| pair.query.as_str()));
         let (products, product_of) = distinct(pairs.iter().map(|pair| pair.product_title.as_str()));
+        let mut rows = Rows::default();
+        for ((pair, query), product) in pairs.iter().zip(query_of).zip(product_of) {
+            rows.push(query, [(product, pair.relevance_label)]);
+        }
         TokenPairs {
             queries: encoder.tokenize(&queries, Side::Query),
             products: encoder.tokenize(&products, Side::Product),
-            rows: query_of.into_iter().zip(product_of).collect(),
-            labels: pairs.iter().map(|pair| pair.relevance_label).collect(),
+            rows,
             sha256: hasher.finish(),
         }
     }
@@ -56,14 +58,14 @@ impl TokenPairs {
         self.queries.len() + self.products.len()
     }
 
-    /// The cosine of every row, given what makes unit vectors `(b, d)` of texts. Each distinct text
-    /// is embedded once, `batch_size` at a time; `on_progress` hears how many of how many are done.
-    pub fn scores(
+    /// The unit vectors of all texts, given what makes unit vectors `(b, d)` of texts. Each distinct text is embedded once,
+    /// `batch_size` at a time; `on_progress` hears how many of how many are done.
+    pub fn embed(
         &self,
         embed: impl Fn(&[Vec<u32>]) -> Vec<f32>,
         batch_size: usize,
         on_progress: &mut dyn FnMut(usize, usize),
-    ) -> Vec<f64> {
+    ) -> PairVectors {
         let mut done = 0;
         let mut embed_all = |texts: &[Vec<u32>]| -> Vec<f32> {
             let mut unit_bd = Vec::new();
@@ -74,34 +76,51 @@ impl TokenPairs {
             }
             unit_bd
         };
-        let (query_bd, product_bd) = (embed_all(&self.queries), embed_all(&self.products));
-        let dim = query_bd.len() / self.queries.len().max(1);
-        let row = |at: u32| at as usize * dim..(at as usize + 1) * dim;
-        let score = |&(query, product): &(u32, u32)| {
-            cosine(&query_bd[row(query)], &product_bd[row(product)])
-        };
-        self.rows.iter().map(score).collect()
+        let (query_qd, product_pd) = (embed_all(&self.queries), embed_all(&self.products));
+        let dim = query_qd.len() / self.queries.len().max(1);
+        PairVectors { query_qd, product_pd, dim }
     }
 
-    /// The texts of `rows`, all queries first, and their labels. `first` is the place of the first
-    /// of them in the global batch, which names its dropout masks.
-    pub fn batch(&self, rows: &[u32], first: usize) -> (Vec<Text<'_>>, Vec<f32>) {
-        let text = |place: usize, row: u32, side: Side| {
-            let (query, product) = self.rows[row as usize];
-            let place = (first + place) as u32;
-            match side {
-                Side::Query => {
-                    Text { ids: &self.queries[query as usize], key: TextKey::query(place) }
-                }
-                Side::Product => {
-                    Text { ids: &self.products[product as usize], key: TextKey::product(place, 0) }
-                }
-            }
-        };
-        let texts = [Side::Query, Side::Product].into_iter().flat_map(|side| {
-            rows.iter().enumerate().map(move |(place, &row)| text(place, row, side))
+    /// The cosine of every candidate, those of row 0 first; arguments as of [`TokenPairs::embed`].
+    pub fn scores(
+        &self,
+        embed: impl Fn(&[Vec<u32>]) -> Vec<f32>,
+        batch_size: usize,
+        on_progress: &mut dyn FnMut(usize, usize),
+    ) -> Vec<f64> {
+        self.embed(embed, batch_size, on_progress).batch(&self.rows).cosines().collect()
+    }
+
+    /// The texts of `rows`, which are some of this data: all queries, then all candidates. `first` is the number of the
+    /// first row in its step, which names the dropout masks.
+    pub fn texts(&self, rows: &Rows, first: usize) -> Vec<Text<'_>> {
+        let place = |row: usize| (first + row) as u32;
+        let queries = rows.queries().iter().enumerate().map(|(row, &query)| Text {
+            ids: &self.queries[query as usize],
+            key: TextKey::query(place(row)),
         });
-        (texts.collect(), rows.iter().map(|&row| self.labels[row as usize]).collect())
+        let candidates = rows.row_of_candidates().zip(rows.candidates()).enumerate();
+        let candidates = candidates.map(|(at, (row, &product))| {
+            let candidate = (at - rows.candidates_of(row).start) as u32;
+            let ids = &self.products[product as usize];
+            Text { ids, key: TextKey::product(place(row), candidate) }
+        });
+        queries.chain(candidates).collect()
+    }
+}
+
+/// The unit vectors of all distinct texts of a data set.
+#[derive(Clone, Debug)]
+pub struct PairVectors {
+    query_qd: Vec<f32>,
+    product_pd: Vec<f32>,
+    dim: usize,
+}
+
+impl PairVectors {
+    /// `rows` of that data set with their vectors.
+    pub fn batch<'a>(&'a self, rows: &'a Rows) -> Batch<'a> {
+        Batch::of_distinct(rows, &self.query_qd, &self.product_pd, self.dim)
     }
 }
 
@@ -109,15 +128,22 @@ impl TokenPairs {
 mod tests {
     use super::*;
 
-    #[test]
-    fn each_row_scores_the_cosine_of_its_own_texts() {
-        let pairs = TokenPairs {
-            queries: vec![vec![0], vec![1]],
-            products: vec![vec![1], vec![0]],
-            rows: vec![(0, 0), (0, 1), (1, 0)],
-            labels: vec![0.0; 3],
+    fn pairs(n_queries: u32, n_products: u32, rows: Rows) -> TokenPairs {
+        let ids = |n| (0..n).map(|id| vec![id]).collect();
+        TokenPairs {
+            queries: ids(n_queries),
+            products: ids(n_products),
+            rows,
             sha256: String::new(),
-        };
+        }
+    }
+
+    #[test]
+    fn each_candidate_scores_the_cosine_of_its_own_texts() {
+        let mut rows = Rows::default();
+        rows.push(0, [(1, 0.0), (0, 0.0)]);
+        rows.push(1, [(1, 0.0)]);
+        let pairs = pairs(2, 2, rows);
         // Text 0 lies along one axis and text 1 along the other.
         let embed = |texts: &[Vec<u32>]| -> Vec<f32> {
             texts.iter().flat_map(|ids| if ids[0] == 0 { [1.0, 0.0] } else { [0.0, 1.0] }).collect()
@@ -129,18 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_holds_queries_then_products_with_their_place_in_the_whole() {
-        let pairs = TokenPairs {
-            queries: vec![vec![1], vec![2]],
-            products: vec![vec![3], vec![4], vec![5]],
-            rows: vec![(0, 0), (0, 1), (1, 2)],
-            labels: vec![1.0, 0.0, 0.5],
-            sha256: String::new(),
-        };
-        let (texts, labels) = pairs.batch(&[2, 0], 64);
+    fn texts_are_queries_then_candidates_with_their_places_in_the_step() {
+        let mut rows = Rows::default();
+        rows.push(0, [(0, 1.0)]);
+        rows.push(1, [(2, 0.5), (1, 0.0)]);
+        let pairs = pairs(2, 3, rows);
+        let texts = pairs.texts(&pairs.rows.select([1, 0]), 64);
         let got: Vec<_> = texts.iter().map(|text| (text.ids[0], text.key)).collect();
-        let (q, p) = (TextKey::query, |row| TextKey::product(row, 0));
-        assert_eq!(got, [(2, q(64)), (1, q(65)), (5, p(64)), (3, p(65))]);
-        assert_eq!(labels, [0.5, 1.0]);
+        let (q, p) = (TextKey::query, TextKey::product);
+        assert_eq!(got, [(1, q(64)), (0, q(65)), (2, p(64, 0)), (1, p(64, 1)), (0, p(65, 0))]);
     }
 }

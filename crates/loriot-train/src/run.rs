@@ -4,17 +4,18 @@
 //! It can stop anywhere and go on from the last checkpoint, because each part of the loop asks the
 //! state what is left to do.
 
+use crate::accumulate::{StepLoss, accumulate};
 use crate::card::model_card;
 use crate::checkpoint::{self, CheckpointEvery};
 use crate::evaluation::{EvaluationError, Evaluator, check_classes};
 use crate::folder::RunFolder;
 use crate::job::{Event, Job, Report, TrainError};
-use crate::loss::pair_loss;
+use crate::loss::Loss;
 use crate::metrics_log::{MetricsLog, StepRecord};
 use crate::optimiser::Adam;
 use crate::output::write_model;
 use crate::pairs::TokenPairs;
-use crate::sampler::Sampler;
+use crate::sampler::{EpochSteps, Sampler};
 use crate::schedule::Schedule;
 use crate::settings::Plan;
 use crate::state::State;
@@ -31,9 +32,9 @@ pub fn train(job: Job, observe: &mut dyn FnMut(Event<'_>)) -> Result<Report, Tra
         run.evaluate(None)?;
     }
     while run.state.epoch < run.plan.n_epochs() {
-        let order = run.sampler.order(run.state.epoch);
+        let steps = run.sampler.steps(run.state.epoch);
         while run.state.step < run.plan.end_of_epoch(run.state.epoch) {
-            run.step(&order)?;
+            run.step(&steps)?;
             run.save_if_due()?;
         }
         run.end_epoch()?;
@@ -46,6 +47,7 @@ struct Run<'a> {
     model: TrainModel,
     optimiser: Adam,
     schedule: Schedule,
+    loss: Box<dyn Loss>,
     sampler: Sampler,
     plan: Plan,
     state: State,
@@ -66,8 +68,9 @@ impl<'a> Run<'a> {
         if job.train.is_empty() {
             return Err(TrainError::NoRows);
         }
-        check_classes(&job.eval.labels, job.settings.positive_threshold)?;
-        let plan = job.settings.plan(job.train.len());
+        check_classes(job.eval.rows.labels(), job.settings.positive_threshold)?;
+        let sampler = job.settings.sampler(job.train.len());
+        let plan = job.settings.plan(&sampler);
         let mut state = State::new(job.identity(), job.encoder.isa().to_string());
         let Job { encoder, trained, settings, train, eval, folder, .. } = job;
         let rates = DropoutRates {
@@ -78,7 +81,7 @@ impl<'a> Run<'a> {
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
         if let Some(dir) = folder.checkpoint() {
-            let saved = checkpoint::read(dir, &state, &plan, &mut model, &mut optimiser)?;
+            let saved = checkpoint::read(dir, &state, &plan, &sampler, &mut model, &mut optimiser)?;
             if saved.isa != state.isa {
                 observe(Event::Warning(&format!(
                     "the checkpoint was computed with `{}` and this run goes on with `{}`: its \
@@ -93,12 +96,12 @@ impl<'a> Run<'a> {
         let log = MetricsLog::open(folder.path(), after)?;
         let n_parameters = model.parameters().n_values();
         observe(Event::Started { plan: &plan, step: state.step, n_parameters });
-        let (n_rows, seed) = (train.len() as u32, settings.seed);
         Ok(Run {
             model,
             optimiser,
             schedule: settings.schedule(&plan),
-            sampler: Sampler { n_rows, seed, shuffle: settings.shuffle },
+            loss: settings.loss(),
+            sampler,
             plan,
             state,
             train,
@@ -112,28 +115,23 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// One optimiser step on the next rows of the epoch's `order`.
-    fn step(&mut self, order: &[u32]) -> Result<(), TrainError> {
+    /// Makes the next of the epoch's `steps`.
+    fn step(&mut self, steps: &EpochSteps) -> Result<(), TrainError> {
         let begun = Instant::now();
-        let rows = &order[self.state.position..];
-        let rows = &rows[..rows.len().min(self.plan.rows_per_step)];
+        let first_step = self.plan.start_of_epoch(self.state.epoch);
+        let rows = steps.rows(self.state.step - first_step);
+        let rows = self.train.rows.select(rows.iter().map(|&row| row as usize));
         let learning_rate = self.schedule.rate(self.state.step);
-        let (mut loss, mut tokens) = (0.0, 0);
 
         self.model.zero_gradients();
-        let micro_batch_size = self.state.run.settings.batch_size;
-        for (idx, micro_rows) in rows.chunks(micro_batch_size).enumerate() {
-            let (texts, labels) = self.train.batch(micro_rows, idx * micro_batch_size);
-            let unit_bd = self.model.forward(&texts, self.state.step as u32);
-            let part = pair_loss(&unit_bd, &labels, rows.len());
-            self.model.backward(&part.dunit_bd);
-            loss += part.loss;
-            tokens += self.model.n_encoded_tokens() as u64;
-        }
+        let (micro_batch_size, step) = (self.state.run.settings.batch_size, self.state.step as u32);
+        let (model, loss) = (&mut self.model, &*self.loss);
+        let StepLoss { loss, tokens } =
+            accumulate(model, loss, &self.train, &rows, micro_batch_size, step);
         if !loss.is_finite() {
             return Err(self.diverged("the loss is not a number"));
         }
-        self.optimiser.step(&mut self.model, self.state.step as u32 + 1, learning_rate);
+        self.optimiser.step(&mut self.model, step + 1, learning_rate);
 
         self.state.step += 1;
         self.state.position += rows.len();
@@ -148,8 +146,7 @@ impl<'a> Run<'a> {
 
     /// Evaluates the model and keeps it in `best/` where it is better than all before.
     fn end_epoch(&mut self) -> Result<(), TrainError> {
-        let first_step = self.state.epoch * self.plan.steps_per_epoch;
-        let n_steps = self.state.step - first_step;
+        let n_steps = self.state.step - self.plan.start_of_epoch(self.state.epoch);
         self.evaluate(Some(self.state.loss_sum / n_steps as f64))?;
         let metric = self.state.run.settings.best_metric;
         let is_best = metric.best(&self.state.evaluations) == self.state.evaluations.last();
@@ -174,8 +171,13 @@ impl<'a> Run<'a> {
         let epoch = train_loss.map_or(-1, |_| self.state.epoch as i64);
         let settings = &self.state.run.settings;
         let (threshold, best_metric) = (settings.positive_threshold, settings.best_metric);
-        let evaluator =
-            Evaluator { pairs: &self.eval, threshold, batch_size: self.eval_batch_size };
+        let evaluator = Evaluator {
+            pairs: &self.eval,
+            threshold,
+            batch_size: self.eval_batch_size,
+            loss: &*self.loss,
+            rows_per_step: settings.rows_per_step(),
+        };
         let observe = &mut self.observe;
         let evaluation = evaluator
             .evaluate(&self.model, epoch, train_loss, &mut |done, total| {
@@ -200,7 +202,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Writes a checkpoint, after everything that it counts on.
+    /// Writes a checkpoint, after the log lines that a resumed run will expect are on the disk.
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
         self.check_finite()?;
         self.log.sync()?;
@@ -228,7 +230,7 @@ impl<'a> Run<'a> {
         Ok(write_model(&self.model, dir)?)
     }
 
-    /// Nothing that is not a number reaches a file.
+    /// Refuses to go on, before anything is written, if a weight is NaN or infinite.
     fn check_finite(&self) -> Result<(), TrainError> {
         if self.model.parameters().are_finite() {
             return Ok(());

@@ -18,7 +18,7 @@ use std::str::FromStr;
 /// The polynomial schedule's last rate.
 const POLYNOMIAL_END: f64 = 1e-7;
 
-/// A shape of the learning rate's course.
+/// How the learning rate changes over a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleKind {
@@ -81,11 +81,11 @@ impl FromStr for ScheduleKind {
 /// The learning rate at every step of one run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Schedule {
-    /// Its shape.
+    /// How it changes.
     pub kind: ScheduleKind,
     /// The highest rate.
     pub learning_rate: f64,
-    /// Steps of the rise from 0.
+    /// Steps in which it rises from 0.
     pub warmup_steps: u64,
     /// Steps of the whole run.
     pub total_steps: u64,

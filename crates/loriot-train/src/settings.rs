@@ -3,7 +3,10 @@
 //! threads work is not part of it.
 
 use crate::evaluation::BestMetric;
+use crate::loss::{CosineSquared, Loss};
+use crate::sampler::Sampler;
 use crate::schedule::{Schedule, ScheduleKind};
+use loriot_encoder::batch::MAX_ROWS;
 use loriot_files::Hint;
 
 /// Settings of a run; the same settings, data, model and instruction set give the same bytes.
@@ -14,15 +17,15 @@ pub struct TrainSettings {
     pub epochs: u64,
     /// Length of the run in optimiser steps; overrides `epochs`, as in transformers.
     pub max_steps: Option<u64>,
-    /// Pairs whose activations are held at once.
+    /// Rows whose activations are held at once.
     pub batch_size: usize,
-    /// Such batches a step.
+    /// How many batches of that size make a step.
     pub gradient_accumulation_steps: usize,
     /// The highest learning rate.
     pub learning_rate: f64,
-    /// Its course over the run.
+    /// How it changes over the run.
     pub schedule: ScheduleKind,
-    /// Steps of its rise from 0.
+    /// Steps in which it rises from 0.
     pub warmup_steps: u64,
     /// Decoupled weight decay (AdamW); 0 is plain Adam.
     pub weight_decay: f64,
@@ -32,7 +35,7 @@ pub struct TrainSettings {
     pub hidden_dropout: f32,
     /// Dropout of attention probabilities.
     pub attention_dropout: f32,
-    /// Dropout of what enters an adapter.
+    /// Dropout of the inputs of an adapter.
     pub lora_dropout: f32,
     /// Whether each epoch has an order of its own.
     pub shuffle: bool,
@@ -40,7 +43,7 @@ pub struct TrainSettings {
     pub seed: u64,
     /// Labels above it are positive in the evaluation.
     pub positive_threshold: f32,
-    /// What `best/` is the best epoch of.
+    /// The metric by which `best/` is chosen.
     pub best_metric: BestMetric,
 }
 
@@ -93,6 +96,10 @@ impl TrainSettings {
         at_least_1("max-steps", self.max_steps.unwrap_or(1))?;
         at_least_1("batch-size", self.batch_size as u64)?;
         at_least_1("gradient-accumulation-steps", self.gradient_accumulation_steps as u64)?;
+        let n_rows = self.batch_size.saturating_mul(self.gradient_accumulation_steps);
+        let is_right = n_rows <= MAX_ROWS as usize;
+        let expected = "1048576 rows a step or fewer, accumulated batches included";
+        check("batch-size", is_right, self.batch_size.to_string(), expected)?;
         let positive = |name, value: f64| {
             let is_right = value.is_finite() && value > 0.0;
             check(name, is_right, value.to_string(), "a finite number above 0")
@@ -112,12 +119,30 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// How `n_rows` rows make steps and epochs.
-    pub fn plan(&self, n_rows: usize) -> Plan {
-        let rows_per_step = self.batch_size * self.gradient_accumulation_steps;
-        let steps_per_epoch = n_rows.div_ceil(rows_per_step) as u64;
-        let total_steps = self.max_steps.unwrap_or(self.epochs * steps_per_epoch);
-        Plan { n_rows, rows_per_step, steps_per_epoch, total_steps }
+    /// What is minimised. There is one loss so far.
+    pub fn loss(&self) -> Box<dyn Loss> {
+        Box::new(CosineSquared)
+    }
+
+    /// Rows of a step, but for the last of an epoch.
+    pub fn rows_per_step(&self) -> usize {
+        self.batch_size * self.gradient_accumulation_steps
+    }
+
+    /// How the rows of the training data, `n_rows`, are cut into steps.
+    pub fn sampler(&self, n_rows: usize) -> Sampler {
+        Sampler {
+            n_rows: n_rows as u32,
+            rows_per_step: self.rows_per_step(),
+            seed: self.seed,
+            shuffle: self.shuffle,
+        }
+    }
+
+    /// How the steps of `sampler` make epochs and the run.
+    pub fn plan(&self, sampler: &Sampler) -> Plan {
+        let total_steps = self.max_steps.unwrap_or(sampler.n_steps_before(self.epochs));
+        Plan { n_rows: sampler.n_rows as usize, total_steps, sampler: *sampler }
     }
 
     /// The learning rate over the steps of `plan`.
@@ -136,29 +161,25 @@ impl TrainSettings {
 pub struct Plan {
     /// Training rows.
     pub n_rows: usize,
-    /// Rows of an optimiser step; the last of an epoch may have fewer.
-    pub rows_per_step: usize,
-    /// Optimiser steps of a whole epoch.
-    pub steps_per_epoch: u64,
     /// Optimiser steps of the run; it may end within an epoch.
     pub total_steps: u64,
+    sampler: Sampler,
 }
 
 impl Plan {
     /// Epochs of the run, the last perhaps unfinished.
     pub fn n_epochs(&self) -> u64 {
-        self.total_steps.div_ceil(self.steps_per_epoch)
+        self.sampler.n_epochs(self.total_steps)
     }
 
-    /// Steps done when `epoch` ends.
+    /// Steps of the run done when `epoch` begins; all of them after the last epoch.
+    pub fn start_of_epoch(&self, epoch: u64) -> u64 {
+        self.sampler.n_steps_before(epoch).min(self.total_steps)
+    }
+
+    /// Steps of the run done when `epoch` ends.
     pub fn end_of_epoch(&self, epoch: u64) -> u64 {
-        ((epoch + 1) * self.steps_per_epoch).min(self.total_steps)
-    }
-
-    /// Rows of `epoch` that are done after `step` steps of the run.
-    pub fn position(&self, epoch: u64, step: u64) -> usize {
-        let steps = step.saturating_sub(epoch * self.steps_per_epoch) as usize;
-        (steps * self.rows_per_step).min(self.n_rows)
+        self.start_of_epoch(epoch.saturating_add(1))
     }
 }
 
@@ -178,18 +199,18 @@ mod tests {
     fn a_short_last_batch_is_a_step_of_its_own() {
         let settings =
             TrainSettings { batch_size: 4, gradient_accumulation_steps: 2, ..Default::default() };
-        let plan = settings.plan(17);
-        assert_eq!((plan.steps_per_epoch, plan.total_steps, plan.n_epochs()), (3, 9, 3));
-        assert_eq!([0, 1, 2, 3].map(|step| plan.position(0, step)), [0, 8, 16, 17]);
-        assert_eq!(plan.position(1, 4), 8);
-        assert_eq!(plan.end_of_epoch(1), 6);
+        let plan = settings.plan(&settings.sampler(17));
+        assert_eq!((plan.n_rows, plan.total_steps, plan.n_epochs()), (17, 9, 3));
+        assert_eq!([0, 1, 2, 3].map(|epoch| plan.start_of_epoch(epoch)), [0, 3, 6, 9]);
+        assert_eq!([0, 1, 2, 3].map(|epoch| plan.end_of_epoch(epoch)), [3, 6, 9, 9]);
     }
 
     #[test]
     fn max_steps_overrides_the_epochs_in_both_directions() {
         let plan = |max_steps| {
-            TrainSettings { max_steps: Some(max_steps), batch_size: 1, ..Default::default() }
-                .plan(10)
+            let settings =
+                TrainSettings { max_steps: Some(max_steps), batch_size: 1, ..Default::default() };
+            settings.plan(&settings.sampler(10))
         };
         assert_eq!((plan(7).n_epochs(), plan(7).end_of_epoch(0)), (1, 7));
         assert_eq!((plan(45).n_epochs(), plan(45).end_of_epoch(4)), (5, 45));
@@ -200,6 +221,10 @@ mod tests {
         let error = |settings: TrainSettings| settings.check().unwrap_err().to_string();
         let settings = TrainSettings { learning_rate: -1.0, ..Default::default() };
         assert_eq!(error(settings), "`learning-rate` is -1, expected a finite number above 0");
+        let settings = TrainSettings { batch_size: 1 << 20, ..Default::default() };
+        settings.check().unwrap();
+        let settings = TrainSettings { gradient_accumulation_steps: 2, ..settings };
+        assert!(error(settings).starts_with("`batch-size` is 1048576, expected 1048576 rows a"));
         let settings = TrainSettings { hidden_dropout: 1.0, ..Default::default() };
         assert_eq!(error(settings), "`dropout` is 1, expected from 0 to below 1");
     }

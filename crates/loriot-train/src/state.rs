@@ -15,6 +15,7 @@
 //! | `run` | settings, hashes of model and data; see [`RunIdentity`] |
 
 use crate::evaluation::Evaluation;
+use crate::sampler::Sampler;
 use crate::settings::{Plan, TrainSettings};
 use loriot_encoder::Precision;
 use loriot_files::{Hint, ReadFileError, read_json, write_atomic_json};
@@ -29,7 +30,7 @@ const SCHEMA_VERSION: u64 = 1;
 /// 16 MiB: an evaluation is 400 bytes, so this is more epochs than anyone trains.
 const LIMIT_BYTES: u64 = 1 << 24;
 
-/// What a run is of. Two runs with the same identity (and instruction set) give the same bytes.
+/// What decides the result of a run. Two runs with the same identity (and instruction set) give the same bytes.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunIdentity {
@@ -64,7 +65,7 @@ pub enum TrainedIdentity {
     Full,
 }
 
-/// An encoder, as far as it decides vectors.
+/// Everything about an encoder that decides its vectors.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ModelIdentity {
@@ -115,7 +116,7 @@ pub struct State {
     pub evaluations: Vec<Evaluation>,
     /// The instruction set that computed it.
     pub isa: String,
-    /// What the run is of.
+    /// What decides the run's result.
     pub run: RunIdentity,
 }
 
@@ -141,12 +142,12 @@ pub enum StateError {
         /// What was wrong.
         source: serde_json::Error,
     },
-    /// The numbers do not go together.
+    /// Two numbers contradict each other.
     #[error("`{}` contradicts itself: {what}", path.display())]
     Contradiction {
         /// The file.
         path: PathBuf,
-        /// What does not go together.
+        /// Which ones, and how.
         what: String,
     },
     /// The checkpoint is one of another run.
@@ -210,23 +211,25 @@ impl State {
         write_atomic_json(&dir.join(STATE_FILE), self)
     }
 
-    /// Refuses the state in `dir` where it is not one that a run like `fresh` passes through.
-    pub fn check(&self, dir: &Path, fresh: &State, plan: &Plan) -> Result<(), StateError> {
+    /// Refuses the state read from `dir` unless a run that began as `fresh` passes through it.
+    pub fn check(
+        &self,
+        dir: &Path,
+        fresh: &State,
+        plan: &Plan,
+        sampler: &Sampler,
+    ) -> Result<(), StateError> {
         let path = dir.join(STATE_FILE);
         if let Some((name, expected, found)) = first_difference(&self.run, &fresh.run) {
             return Err(StateError::OtherRun { path, name, expected, found });
         }
         let contradiction = |what| Err(StateError::Contradiction { path, what });
         let State { step, epoch, position, .. } = *self;
-        let first = epoch.checked_mul(plan.steps_per_epoch);
-        let in_epoch = first.is_some_and(|first| first.min(plan.total_steps) <= step)
-            && epoch <= plan.n_epochs()
-            && step <= plan.total_steps
-            && (epoch == plan.n_epochs() || step <= plan.end_of_epoch(epoch));
-        if !in_epoch {
+        let first_step = plan.start_of_epoch(epoch);
+        if epoch > plan.n_epochs() || step < first_step || step > plan.end_of_epoch(epoch) {
             return contradiction(format!("step {step} is not in epoch {epoch}"));
         }
-        let expected = plan.position(epoch, step);
+        let expected = sampler.steps(epoch).n_rows_before(step - first_step);
         if position != expected {
             return contradiction(format!("step {step} is at row {expected}, not {position}"));
         }
@@ -318,7 +321,8 @@ pub(crate) mod tests {
 
     fn check(changed: &State) -> Result<(), StateError> {
         let fresh = state();
-        changed.check(Path::new("ck"), &fresh, &fresh.run.settings.plan(10))
+        let sampler = fresh.run.settings.sampler(10);
+        changed.check(Path::new("ck"), &fresh, &fresh.run.settings.plan(&sampler), &sampler)
     }
 
     #[test]

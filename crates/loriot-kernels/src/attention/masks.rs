@@ -1,17 +1,18 @@
 //! Which probabilities of one sequence dropout keeps, a bit for each.
 //!
-//! Rows of all heads, in order, are one long axis; keys go in pairs. The bits of one pair of keys are a string, `2·row` for
-//! the even key and `2·row + 1` for the odd one: whatever the vector, its lanes' bits are neighbours.
+//! The rows of all heads, in order, form one long axis, and keys are taken in pairs. Each pair of keys has a string of bits:
+//! bit `2·row` is for the even key and bit `2·row + 1` for the odd one. So the bits for the lanes of a vector of any width
+//! are neighbours.
 
 use super::AttentionDropout;
 use crate::dropout::{Generator, Rule, first_block};
 use crate::lanes::Lanes;
 
-/// The bits of one sequence, and what is kept is multiplied by.
+/// The keep bits of one sequence, and the factor for kept values.
 #[derive(Clone, Copy)]
 pub(super) struct Masks<'a> {
     bits: &'a [u8],
-    /// Bytes from pair of keys to pair of keys.
+    /// Bytes from one pair of keys to the next.
     stride: usize,
     pub(super) factor: f32,
 }
@@ -28,7 +29,7 @@ impl<'a> Masks<'a> {
         let (rows, blocks_per_row) = (heads * len, len.div_ceil(4));
         let (rule, lane_rows) = (Rule::new(dropout.p), L::N / 2);
         let first = first_block(0, 4 * rows * blocks_per_row);
-        // Behind the last row, as many as a vector draws at once, and as many as are read at once.
+        // Room behind the last row, because a whole vector of bits is drawn, and four bytes are read, at a time.
         let stride = (2 * rows.next_multiple_of(lane_rows)).div_ceil(8) + 4;
         let n_bytes = 2 * blocks_per_row * stride;
         if buffer.len() < n_bytes {

@@ -15,7 +15,7 @@
 
 use crate::lanes::{Lanes, Vector, inlined};
 
-/// Rows of one head: `stride` elements from row to row, and as many to be read in each as all are asked for.
+/// Rows of one head, `stride` elements apart. Every row has at least as many readable elements as the widest read.
 #[derive(Clone, Copy)]
 pub(super) struct Rows<'a> {
     pub(super) data: &'a [f32],
@@ -25,7 +25,7 @@ pub(super) struct Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// Elements `column..column + width` of a row, or of the last for those behind it.
+    /// Elements `column..column + width` of a row; a row beyond the last one reads as the last one.
     #[inline(always)]
     fn part(&self, row: usize, column: usize, width: usize) -> &'a [f32] {
         &self.data[row.min(self.len - 1) * self.stride + column..][..width]
@@ -35,8 +35,8 @@ impl<'a> Rows<'a> {
 /// Columns that are read from a row by one slice: the length of every row is a multiple.
 pub(super) const COLUMNS: usize = 8;
 
-/// `s[i,j] = Σ_c x[i,c]·y[j,c]` of `n_blocks` blocks from query `first` on, by way of room for `x` transposed. Where there is
-/// an odd number of keys, the last stands twice in its vector.
+/// `s[i,j] = Σ_c x[i,c]·y[j,c]` of `n_blocks` blocks from query `first` on, with a buffer for `x` transposed. Where the
+/// number of keys is odd, the last vector holds the last key twice.
 #[inline(always)]
 pub(super) fn scores<L: Lanes>(
     lanes: L,
@@ -183,7 +183,7 @@ impl Out<'_> {
     }
 }
 
-/// As many vectors, from the start of a slice.
+/// `C` vectors from the start of a slice.
 #[inline(always)]
 fn load_all<L: Lanes, const C: usize>(lanes: L, from: &[f32]) -> [L::F32; C] {
     let mut vectors = [lanes.splat(0.0); C];
@@ -287,7 +287,7 @@ pub(super) fn sum_over_queries<L: Lanes>(
     }));
 }
 
-/// What [`sum_over_queries`] sums.
+/// The operands of [`sum_over_queries`].
 #[derive(Clone, Copy)]
 struct Queries {
     first: usize,

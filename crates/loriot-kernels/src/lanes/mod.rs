@@ -52,8 +52,8 @@ pub(crate) trait Lanes: Copy {
     /// The proof. Panics where the CPU lacks the level.
     fn here() -> Self;
 
-    /// `f()`, in a function of its own that is compiled for this level. A large kernel calls its parts so: in one function
-    /// with all of them the compiler runs out of patience, and leaves calls in their innermost loops.
+    /// `f()`, in a function of its own that is compiled for this level. A large kernel calls its parts this way: in one
+    /// large function the compiler stops inlining and leaves calls in the innermost loops.
     fn apart<R>(self, f: impl FnOnce() -> R) -> R;
 
     /// `x` in every lane.
@@ -80,7 +80,7 @@ pub(crate) trait Lanes: Copy {
     /// The numbers as a table.
     fn table(self, entries: &[f32; 16]) -> Self::Table;
 
-    /// Each lane's entry of a table, the one that the low four bits of `index` name.
+    /// For each lane, the entry of a table at the low four bits of `index`.
     fn look_up(self, table: Self::Table, index: Self::F32) -> Self::F32;
 
     /// `word` in each low half.
@@ -98,7 +98,7 @@ pub(crate) trait Words: Copy {
     /// The 64-bit product of the low halves.
     fn times(self, factor: Self) -> Self;
 
-    /// The high halves, as low ones; what the high halves of the result hold is not told.
+    /// The high halves, as low ones; the high halves of the result are unspecified.
     fn high(self) -> Self;
 
     /// Exclusive or of all three.
@@ -190,10 +190,10 @@ pub(crate) fn prefetch<T>(x: &[T]) {
     let _ = x;
 }
 
-/// As many of `len` elements as are a multiple of `n`.
+/// `len` rounded down to a multiple of `n`.
 ///
-/// Loops count to it and cut slices by index: of equally long slices one is checked, where zipped chunks count each alone;
-/// and `zip` was left a call in the larger kernels.
+/// Loops count to it and cut slices by index. For slices of equal length the compiler then checks one bound, where zipped
+/// chunks count each slice; and in the larger kernels it did not inline `zip`.
 #[inline(always)]
 fn whole(len: usize, n: usize) -> usize {
     len - len % n
@@ -267,8 +267,8 @@ pub(crate) fn update_with_2<L: Lanes>(
     }
 }
 
-/// Folds `f(sum, a[i], b[i])` by lane in four partial sums, and adds those up: `fill_a` and `fill_b` stand behind the tail
-/// and must leave `f`'s sum as it is.
+/// Folds `f(sum, a[i], b[i])` by lane in four partial sums, and adds those up. `fill_a` and `fill_b` fill the
+/// lanes behind the tail; with them, `f` must return its sum unchanged.
 #[inline(always)]
 pub(crate) fn fold_2<L: Lanes>(
     lanes: L,
@@ -277,7 +277,7 @@ pub(crate) fn fold_2<L: Lanes>(
     f: impl Fn(L::F32, L::F32, L::F32) -> L::F32,
 ) -> f32 {
     assert_eq!(a.len(), b.len(), "lengths of a and b");
-    // One sum would wait for itself: an addition takes four cycles, and two can start in each.
+    // With one sum each addition would wait for the last: one takes four cycles, and two can start in every cycle.
     let mut sums = [lanes.splat(0.0); 4];
     let (mut at, end) = (0, whole(a.len(), 4 * L::N));
     while at < end {
@@ -301,7 +301,7 @@ pub(crate) fn fold_2<L: Lanes>(
     ((sums[0] + sums[1]) + (sums[2] + sums[3])).sum()
 }
 
-/// `y[i] = f(a[i], b[i], c[i])`, and the sum of `y` with the bits of [`fold`]; `f` is 0 of zeros.
+/// `y[i] = f(a[i], b[i], c[i])`, and the sum of `y` with the bits of [`fold`]; `f(0, 0, 0)` must be 0.
 #[inline(always)]
 pub(crate) fn map_3_sum<L: Lanes>(
     lanes: L,

@@ -1,8 +1,9 @@
 //! The functions behind GELU and its approximation, by tables of polynomials: no exponential, no division.
 //!
-//! All are 1/2 plus an odd function, so that `x ≥ 0` is enough. There sixteen polynomials approximate them, or what they
-//! lack, on sixteen pieces of equal width, centred at 0, `w`, `2w` … `15w`; the last is constant, and stands for everything
-//! beyond. A register holds the sixteen coefficients of one power, and one instruction looks up those of every lane.
+//! Each is 1/2 plus an odd function, so `x ≥ 0` is enough. There, sixteen polynomials approximate the function, or its
+//! difference from its limit, on sixteen pieces of equal width, centred at 0, `w`, `2w` … `15w`. The last piece is constant
+//! and also covers everything beyond it. A register holds the sixteen coefficients of one power, and one instruction looks
+//! up those of every lane.
 
 use super::math::SHIFT;
 use super::{Lanes, Vector};
@@ -16,8 +17,8 @@ pub(crate) struct Pieces {
     coefficients: [[f32; 16]; 6],
 }
 
-/// `Φ(x) − 1`, `Φ(x) = (1 + erf(x/√2)) / 2` of the normal distribution: within 9e-8, which is what is left of it beyond 5.22;
-/// within 5e-8 up to there.
+/// `Φ(x) − 1`, `Φ(x) = (1 + erf(x/√2)) / 2` of the normal distribution. The error is at most 5e-8 below 5.22; beyond, the constant is
+/// off by at most 9e-8.
 #[rustfmt::skip]
 pub(crate) const NORMAL: Pieces = Pieces {
     per_unit: 1.0 / 0.36,
@@ -55,7 +56,7 @@ pub(crate) const NORMAL: Pieces = Pieces {
     ],
 };
 
-/// `Φ(x) + x·φ(x) − 1/2`, the slope of `x·Φ(x)`: within 1.2e-7, which is what is left of it beyond 5.8; within 1e-7 up to there.
+/// `Φ(x) + x·φ(x) − 1/2`, the slope of `x·Φ(x)`. The error is at most 1e-7 below 5.8; beyond, the constant is off by at most 1.2e-7.
 #[rustfmt::skip]
 pub(crate) const GELU_SLOPE: Pieces = Pieces {
     per_unit: 1.0 / 0.4,
@@ -189,7 +190,7 @@ impl<L: Lanes> PiecesIn<L> {
         PiecesIn { lanes, per_unit, limit, coefficients }
     }
 
-    /// `|x|`, no further out than the last piece, on which nothing changes; NaN of NaN.
+    /// `|x|`, limited to the last piece, which is constant; NaN of NaN.
     #[inline(always)]
     pub(crate) fn distance(&self, x: L::F32) -> L::F32 {
         // A NaN on the right passes through the minimum.

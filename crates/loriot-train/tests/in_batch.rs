@@ -1,0 +1,203 @@
+//! A loss that compares queries with the candidates of other rows, through the whole of a training step.
+
+#![allow(clippy::unwrap_used, reason = "a test helper's failure is the test's")]
+
+mod support;
+
+use loriot_encoder::adapter::Adapter;
+use loriot_encoder::encoder::{Encoder, EncoderOptions};
+use loriot_encoder::reference::Reference;
+use loriot_encoder::train_model::{TrainModel, Trained};
+use loriot_encoder::{DropoutRates, Text};
+use loriot_kernels::Isa;
+use loriot_train::loss::{Batch, Loss, LossGradient, StepSize, cosine, mean_loss};
+use loriot_train::{Rows, TokenPairs, accumulate};
+use support::golden;
+
+const SCALE: f64 = 5.0;
+
+/// Multiple negatives ranking (Henderson et al., 2017, section 4): each row's first candidate is its positive, and every
+/// candidate of the batch is a negative, but for other appearances of the positive's text.
+///
+/// ```text
+/// loss = −1/R · Σ_r log(exp(s·q_r·p_r) / Σ_c exp(s·q_r·c))
+/// ```
+struct MultipleNegatives;
+
+impl MultipleNegatives {
+    /// Which candidates row `row` is compared with.
+    fn compared(rows: &Rows, row: usize) -> Vec<usize> {
+        let positive = rows.candidates_of(row).start;
+        let texts = rows.candidates();
+        let is_other = |&c: &usize| c == positive || texts[c] != texts[positive];
+        (0..texts.len()).filter(is_other).collect()
+    }
+}
+
+impl Loss for MultipleNegatives {
+    fn adds_over_parts(&self) -> bool {
+        false
+    }
+
+    fn gradient(&self, batch: &Batch<'_>, step: StepSize) -> LossGradient {
+        let (rows, dim, n) = (batch.rows, batch.queries.dim(), step.n_rows as f64);
+        assert_eq!(StepSize::of(rows), step, "it is given whole steps");
+        let mut gradient = LossGradient::zero(batch);
+        for row in 0..rows.len() {
+            let (query_d, positive) = (batch.queries.get(row), rows.candidates_of(row).start);
+            let compared = MultipleNegatives::compared(rows, row);
+            let logit = |&c: &usize| SCALE * cosine(query_d, batch.candidates.get(c));
+            let logits: Vec<f64> = compared.iter().map(logit).collect();
+            let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
+            gradient.loss += (log_sum - logit(&positive)) / n;
+            for (&c, logit) in compared.iter().zip(logits) {
+                let is_positive = if c == positive { 1.0 } else { 0.0 };
+                let dcos = (SCALE * ((logit - log_sum).exp() - is_positive) / n) as f32;
+                let add = |to_d: &mut [f32], from_d: &[f32]| {
+                    to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to += dcos * from);
+                };
+                add(&mut gradient.dquery_rd[row * dim..][..dim], batch.candidates.get(c));
+                add(&mut gradient.dcandidate_cd[c * dim..][..dim], query_d);
+            }
+        }
+        gradient
+    }
+
+    fn value(&self, batch: &Batch<'_>) -> f64 {
+        self.gradient(batch, StepSize::of(batch.rows)).loss
+    }
+}
+
+/// Six rows with one to three candidates. A query comes twice, and so does a positive.
+fn data() -> TokenPairs {
+    let ids = |first: u32, n: u32| vec![2, first, first + n, first + 1, 3];
+    let mut rows = Rows::default();
+    rows.push(0, [(0, 1.0), (1, 0.0)]);
+    rows.push(1, [(2, 1.0)]);
+    rows.push(2, [(0, 1.0), (3, 0.0), (1, 0.0)]);
+    rows.push(0, [(4, 1.0), (2, 0.0)]);
+    rows.push(3, [(5, 1.0)]);
+    rows.push(1, [(3, 1.0), (5, 0.0)]);
+    TokenPairs {
+        queries: (0..4).map(|q| ids(40 + 5 * q, 2)).collect(),
+        products: (0..6).map(|p| ids(70 + 4 * p, p)).collect(),
+        rows,
+        sha256: String::new(),
+    }
+}
+
+/// The loss in f64, of unit vectors that are queries first.
+fn exact_loss(rows: &Rows, unit_td: &[f64], d: usize) -> f64 {
+    let (query_rd, candidate_cd) = unit_td.split_at(rows.len() * d);
+    let cos = |row: usize, c: usize| -> f64 {
+        let (q, p) = (&query_rd[row * d..][..d], &candidate_cd[c * d..][..d]);
+        q.iter().zip(p).map(|(q, p)| q * p).sum()
+    };
+    let of_row = |row: usize| {
+        let compared = MultipleNegatives::compared(rows, row);
+        let sum: f64 = compared.iter().map(|&c| (SCALE * cos(row, c)).exp()).sum();
+        sum.ln() - SCALE * cos(row, rows.candidates_of(row).start)
+    };
+    (0..rows.len()).map(of_row).sum::<f64>() / rows.len() as f64
+}
+
+fn encoder() -> Encoder {
+    let model = golden("tiny_bert").display().to_string();
+    let options =
+        EncoderOptions { threads: 2, ..EncoderOptions::new(model, Isa::from_env().unwrap()) };
+    Encoder::open(&options).unwrap()
+}
+
+fn adapter(encoder: &Encoder) -> Adapter {
+    Adapter::open(&golden("adapters/all_linear"), &encoder.folder().config).unwrap()
+}
+
+const RATES: DropoutRates = DropoutRates { hidden: 0.1, attention: 0.1, lora: 0.1 };
+const SEED: u64 = 7;
+const STEP: u32 = 3;
+
+/// Loss and gradients by name of one step, with at most `micro_batch_size` rows at once.
+fn step(rates: DropoutRates, micro_batch_size: usize) -> (f64, Vec<(String, Vec<f32>)>) {
+    let (encoder, data) = (encoder(), data());
+    let trained = Trained::Lora(adapter(&encoder));
+    let mut model = TrainModel::new(encoder, trained, rates, SEED).unwrap();
+    let got = accumulate(&mut model, &MultipleNegatives, &data, &data.rows, micro_batch_size, STEP);
+    let gradients = model.parameters().iter();
+    let gradients = gradients.map(|p| (p.name().to_owned(), p.gradient().into_owned()));
+    (got.loss, gradients.collect())
+}
+
+/// The f64 encoder with the same masks, and the formula above, are moved by a parameter at a time.
+#[test]
+fn gradients_by_the_parameters_are_the_central_differences_of_the_loss() {
+    let data = data();
+    for rates in [DropoutRates::NONE, RATES] {
+        let encoder = encoder();
+        let d = encoder.dim();
+        let adapter = adapter(&encoder);
+        let mut reference =
+            Reference::of(&encoder).with_adapter(&adapter).with_dropout(rates, SEED, STEP);
+        let texts: Vec<Text<'_>> = data.texts(&data.rows, 0);
+        let (loss, gradients) = step(rates, 6);
+        let want = exact_loss(&data.rows, &reference.forward(&texts).unit_bd, d);
+        assert!((loss - want).abs() < 1e-5 * want, "{rates:?}: {loss}, want {want}");
+        for (name, gradient) in gradients {
+            let largest = (0..gradient.len())
+                .max_by(|&a, &b| gradient[a].abs().total_cmp(&gradient[b].abs()))
+                .unwrap();
+            let (h, old) = (1e-5, reference.tensors[&name][largest]);
+            let mut loss_at = |value: f64| {
+                reference.tensors.get_mut(&name).unwrap()[largest] = value;
+                exact_loss(&data.rows, &reference.forward(&texts).unit_bd, d)
+            };
+            let numeric = (loss_at(old + h) - loss_at(old - h)) / (2.0 * h);
+            loss_at(old);
+            let got = f64::from(gradient[largest]);
+            // f32 rounding through the encoder; the differences are right to about 1e-9.
+            assert!(
+                (got - numeric).abs() <= 1e-3 * numeric.abs() + 1e-7,
+                "{rates:?}, {name}[{largest}]: {got}, want {numeric}"
+            );
+        }
+    }
+}
+
+/// Only the order of f32's additions differs.
+#[test]
+fn a_loss_that_needs_the_whole_step_has_one_gradient_whatever_the_micro_batches() {
+    for rates in [DropoutRates::NONE, RATES] {
+        let (whole_loss, whole) = step(rates, 6);
+        let norm = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        let largest = whole.iter().map(|(_, want)| norm(want)).fold(0.0, f64::max);
+        for micro_batch_size in [1, 2, 4] {
+            let (loss, parts) = step(rates, micro_batch_size);
+            assert_eq!(loss, whole_loss, "the vectors have the same bits");
+            for ((name, got), (_, want)) in parts.iter().zip(&whole) {
+                let difference: Vec<f32> = got.iter().zip(want).map(|(a, b)| a - b).collect();
+                let (error, size) = (norm(&difference), norm(want));
+                assert!(
+                    error <= 1e-5 * size + 1e-6 * largest,
+                    "{rates:?}, {micro_batch_size}, {name}: off by {error:e} of {size:e}"
+                );
+            }
+        }
+    }
+}
+
+/// Such a loss has the mean of its values on steps of the run's size, weighted by their rows.
+#[test]
+fn an_evaluation_takes_steps_of_the_runs_size() {
+    let (encoder, data) = (encoder(), data());
+    let vectors = data.embed(|ids| encoder.embed_ids(ids), 3, &mut |_, _| {});
+    let batch = vectors.batch(&data.rows);
+    let whole = MultipleNegatives.value(&batch);
+    assert_eq!(mean_loss(&MultipleNegatives, &batch, 6), whole);
+    let parts = [0..4, 4..6].map(|part| {
+        let rows = data.rows.select(part);
+        MultipleNegatives.value(&vectors.batch(&rows)) * rows.len() as f64
+    });
+    let got = mean_loss(&MultipleNegatives, &batch, 4);
+    assert!((got - parts.iter().sum::<f64>() / 6.0).abs() < 1e-12, "{got}");
+    assert!(got < whole, "fewer negatives");
+    assert_eq!(batch.groups(), [0, 1, 2, 0, 3, 1]);
+}
