@@ -7,7 +7,6 @@ use loriot_encoder::{
 };
 use loriot_kernels::Isa;
 use safetensors::{Dtype, SafeTensors};
-use std::path::PathBuf;
 
 #[path = "../../../../tests/rust/files.rs"]
 mod files;
