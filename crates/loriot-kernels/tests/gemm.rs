@@ -280,6 +280,74 @@ fn products_in_int8_are_those_of_rounded_operands() {
     }
 }
 
+/// Rows as integers within ±127 and the scale of each.
+fn int8_integers(x: &[f32], i: usize) -> Vec<(Vec<i32>, f32)> {
+    let row = |row: &[f32]| {
+        let greatest = row.iter().fold(0.0f32, |max, x| max.max(x.abs()));
+        let per_unit = if greatest > 0.0 { 127.0 / greatest } else { 0.0 };
+        let integers = row.iter().map(|x| (x * per_unit).round_ties_even() as i32).collect();
+        (integers, greatest / 127.0)
+    };
+    x.chunks(i).map(row).collect()
+}
+
+/// Up to 1,536 inputs an int8 product is an exact sum of integers and one multiply-add: every level that multiplies bytes
+/// has these bits. Values that are all greatest, of one sign or two, are where 16 bits would overflow.
+#[test]
+fn int8_products_are_exact_integers_and_one_multiply_add() {
+    let shapes = SIZES.iter().flat_map(|&o| SIZES.map(|i| (9, o, i)));
+    let shapes = shapes.chain((1..=16).map(|n| (n, 40, 384)));
+    let long = [63, 64, 65, 127, 128, 129, 511, 512, 513, 1535, 1536].map(|i| (7, 33, i));
+    for isa in Isa::available().into_iter().filter(|isa| isa.has_native(Precision::Int8)) {
+        for (n, o, i) in shapes.clone().chain(long).filter(|&(_, o, i)| o > 0 && i > 0) {
+            for saturated in [false, true] {
+                let (mut x, mut w) = (noise(1, n * i), noise(2, o * i));
+                if saturated {
+                    // Rows of both signs, one in two, or all of one sign.
+                    let extreme = |(at, x): (usize, &mut f32)| {
+                        *x = if at / i % 2 == 0 { 1.0 } else { x.signum() };
+                    };
+                    x.iter_mut().enumerate().for_each(extreme);
+                    w.iter_mut().enumerate().for_each(extreme);
+                }
+                let bias = noise(4, o);
+                let packed = isa.pack(&[&w], i, Precision::Int8);
+                let mut y = vec![0.0; n * o];
+                let c = MatMut::row_major(&mut y, n, o);
+                isa.linear(c, Mat::row_major(&x, n, i), &packed, Init::Bias(&bias));
+                let (x, w) = (int8_integers(&x, i), int8_integers(&w, i));
+                for (at, got) in y.iter().enumerate() {
+                    let ((x, x_scale), (w, w_scale)) = (&x[at / o], &w[at % o]);
+                    let sum: i32 = x.iter().zip(w).map(|(x, w)| x * w).sum();
+                    let want = (sum as f32).mul_add(x_scale * w_scale, bias[at % o]);
+                    assert_eq!(*got, want, "{isa}, {at} of {n}×{o}, {i} inputs, {saturated}");
+                }
+            }
+        }
+    }
+}
+
+/// Views that are contiguous in neither direction are gathered before they are rounded.
+#[test]
+fn int8_products_of_any_view_have_the_bits_of_the_contiguous_one() {
+    let (n, o, i) = (9, 40, 70);
+    let (wide, w) = (noise(1, 2 * n * i), noise(2, o * i));
+    let dense: Vec<f32> = wide.iter().copied().step_by(2).collect();
+    let x = Mat::row_major(&dense, n, i);
+    let columns: Vec<f32> = (0..n * i).map(|at| x.at(at % n, at / n)).collect();
+    for isa in Isa::available() {
+        let packed = isa.pack(&[&w], i, Precision::Int8);
+        let product = |x: Mat| {
+            let mut y = vec![0.0; n * o];
+            isa.linear(MatMut::row_major(&mut y, n, o), x, &packed, Init::Zero);
+            y
+        };
+        let want = product(x);
+        assert_eq!(product(Mat::strided(&wide, n, i, 2 * i, 2)), want, "{isa}");
+        assert_eq!(product(Mat::row_major(&columns, i, n).t()), want, "{isa}");
+    }
+}
+
 /// Wide layers get a scale per stretch of inputs: at most half a step is lost of each factor.
 #[test]
 fn int8_products_of_wide_layers_are_within_half_steps() {

@@ -73,6 +73,22 @@ fn peak_loop(isa: Isa, precision: Precision, n_steps: usize) -> usize {
         black_box(sums);
         8 * CHAINS * n_steps
     }
+    /// AVX2 has no dot product of bytes: products of 16 bits, and their sums.
+    #[target_feature(enable = "avx2")]
+    fn int8_avx2(n_steps: usize) -> usize {
+        let mut sums = [_mm256_setzero_si256(); CHAINS];
+        // As constants, the products of a step would be one, and a sum of them a multiplication.
+        let mut x = _mm256_set1_epi16(black_box(1));
+        for _ in 0..n_steps {
+            for sum in &mut sums {
+                // SAFETY: nothing but one vector register is read and written.
+                unsafe { asm!("/* {x} */", x = inout(ymm_reg) x, options(pure, nomem, nostack)) };
+                *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(x, x));
+            }
+        }
+        black_box(sums);
+        16 * CHAINS * n_steps
+    }
     /// Four sums of 16×16, as a micro-kernel has them, on tiles of zeros.
     macro_rules! tiles {
         ($instruction:literal, $per_word:literal, $n_steps:expr) => {{
@@ -108,6 +124,8 @@ fn peak_loop(isa: Isa, precision: Precision, n_steps: usize) -> usize {
         (Level::Scalar, _) => peak_loop_portable(n_steps),
         (Level::Amx, Precision::Bf16) => tiles!("tdpbf16ps", 2, n_steps / 10),
         (Level::Amx, Precision::Int8) => tiles!("tdpbusd", 4, n_steps / 10),
+        // SAFETY: the `Isa` proves the features.
+        (Level::Avx2, Precision::Int8) => unsafe { int8_avx2(n_steps) },
         // SAFETY: the `Isa` proves the features.
         (Level::Avx2, _) => unsafe { avx2(n_steps) },
         // SAFETY: the `Isa` proves the features.

@@ -184,14 +184,14 @@ fn first_lanes(count: usize) -> __m256i {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn load(values: &[f32; LANES]) -> __m256 {
+pub(super) fn load(values: &[f32; LANES]) -> __m256 {
     // SAFETY: `values` is 32 readable bytes, and `loadu` needs no alignment.
     unsafe { _mm256_loadu_ps(values.as_ptr()) }
 }
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn store(values: &mut [f32; LANES], value: __m256) {
+pub(super) fn store(values: &mut [f32; LANES], value: __m256) {
     // SAFETY: `values` is 32 writable bytes, and `storeu` needs no alignment.
     unsafe { _mm256_storeu_ps(values.as_mut_ptr(), value) }
 }

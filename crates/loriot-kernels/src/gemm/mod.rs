@@ -4,7 +4,8 @@
 //!
 //! A weight is packed in a [`Precision`]. f32 is f32 throughout. In bf16 both operands are rounded and products summed
 //! in f32. In int8 weights have a scale per output channel and activations one per token (over at most 1,536 inputs),
-//! and sums of bytes are exact. What an instruction set cannot multiply as it is goes through f32 ([`Isa::has_native`]).
+//! and sums of bytes are exact: int8 products have the same bits on every level that multiplies integers. What an
+//! instruction set cannot multiply as it is goes through f32 ([`Isa::has_native`]).
 //!
 //! # Bits
 //!
@@ -24,9 +25,9 @@
 //!
 //! A product is cut into blocks (`driver`): a block of the right operand becomes panels that stay in the L2 cache, some
 //! rows of the left operand become strips, of which one at a time stays in L1, and a micro-kernel per instruction set
-//! and precision (`amx`, `avx512_dot`, `avx512`, `avx2`, `scalar`, behind the trait of `kernel`) runs down `k` with a
-//! tile of the result in registers. Between two blocks of `k` the tile waits in the result itself, as f32, which does not
-//! change its bits; after the last one the rows just made get their [`Epilogue`].
+//! and precision (`amx`, `avx512_dot`, `avx512`, `avx2_int8`, `avx2`, `scalar`, behind the trait of `kernel`) runs down
+//! `k` with a tile of the result in registers. Between two blocks of `k` the tile waits in the result itself, as f32,
+//! which does not change its bits; after the last one the rows just made get their [`Epilogue`].
 //! What operands are made of stands apart, and knows no micro-kernel: how ranges are cut (`ranges`), the order of stored
 //! elements (`tiles`), the weight as it is stored (`weight`), and moving and rounding rows with AVX-512 (`avx512_copy`,
 //! `avx512_pack`, `avx512_int8`). Only `pack`, which makes a weight, calls kernels for it.
@@ -38,6 +39,8 @@
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx2_int8;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
@@ -200,7 +203,14 @@ impl Isa {
         match (self.level(), precision) {
             (Level::Scalar, _) => product.run(self, scalar::Kernel),
             #[cfg(target_arch = "x86_64")]
-            (Level::Avx2, _) => product.run(self, avx2::Kernel::new(self)),
+            (Level::Avx2, Precision::F32 | Precision::Bf16) => {
+                product.run(self, avx2::Kernel::new(self));
+            }
+            #[cfg(target_arch = "x86_64")]
+            (Level::Avx2, Precision::Int8) => {
+                let w = product.int8_weight();
+                product.run(self, avx2_int8::Int8::new(self, w));
+            }
             #[cfg(target_arch = "x86_64")]
             (Level::Avx512, _) | (Level::Avx512Bf16, Precision::F32) => {
                 product.run(self, avx512::Kernel::new(self));

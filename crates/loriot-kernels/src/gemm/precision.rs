@@ -39,7 +39,11 @@ impl Isa {
     /// Whether this instruction set multiplies operands of this precision as they are. Where it does not, a weight packed
     /// so is widened to f32 block by block, and activations are not rounded.
     pub fn has_native(self, precision: Precision) -> bool {
-        precision == Precision::F32 || self.level() >= Level::Avx512Bf16
+        match precision {
+            Precision::F32 => true,
+            Precision::Bf16 => self.level() >= Level::Avx512Bf16,
+            Precision::Int8 => self.level() == Level::Avx2 || self.level() >= Level::Avx512Bf16,
+        }
     }
 
     /// The level for [`Isa::gemm_in`] of a product with a narrow side, such as LoRA's rank: in f32 splitting the wide
