@@ -1,7 +1,8 @@
 //! Project tasks, run as `cargo xtask <task>`. Each says what it does and leaves nothing half-done.
 //!
 //! In reading order: [`quickstart`] the main job on the example shop · [`model`] the pre-trained model
-//! where there is no Hub · [`python`] the Python peers · [`tidy`] what a machine can check.
+//! where there is no Hub · [`python`] the Python peers · [`tidy`] what a machine can check · [`spills`] whether micro-kernels
+//! keep their sums in registers.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "tasks talk to a person")]
 
@@ -9,6 +10,7 @@ mod model;
 mod python;
 mod quickstart;
 mod run;
+mod spills;
 mod tidy;
 
 use anyhow::{Result, bail};
@@ -24,6 +26,7 @@ usage: cargo xtask <task>
   golden       make the golden files anew with pinned torch, transformers and peft
   bench        time Loriot beside its Python peers; see bench/README.md
   growth       how Loriot's cost grows with tokens, batch, layers, threads and texts
+  spills       check in the release build's machine code that micro-kernels keep their sums in registers
   tidy         check crate edges, file lengths, module docs and stray marks
 ";
 
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         "golden" => python::script(Peers::Tests, "tests/python/golden.py", rest),
         "bench" => python::script(Peers::Bench, "bench/bench.py", rest),
         "growth" => python::script(Peers::Bench, "bench/growth.py", rest),
+        "spills" => spills::run(rest),
         "tidy" => check_tidy(),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");

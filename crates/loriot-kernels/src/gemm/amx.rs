@@ -13,9 +13,12 @@ mod micro_kernels;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::avx512_copy::{Avx512, load, load_words, row_of, row_part, store, transpose};
+use super::avx512_copy::{Avx512, load, load_words, row_of, row_part, store};
 use super::avx512_int8::{Int8Columns, quantize};
-use super::avx512_pack::{interleave_halves, load_2, pack_right_bf16, pack_transposed, store_bf16};
+use super::avx512_pack::{
+    interleave_halves, load_1, load_2, pack_left_transposed, pack_right_bf16, pack_transposed,
+    split, store_bf16,
+};
 use super::kernel::{self, Start, Tile};
 use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, PLANES, TILE, TILE_BYTES};
 use super::weight;
@@ -176,6 +179,19 @@ impl RowPlace {
     }
 }
 
+/// Where [`pack_left_transposed`] puts 16 rows of `a`, in strips of `planes` planes and `a_stride` a row.
+fn place_in_strips(
+    a: Mat<'_>,
+    planes: usize,
+    a_stride: usize,
+) -> impl Fn(usize, usize, usize) -> (usize, usize) {
+    let n_rows = a.n_rows();
+    move |row, step, plane| {
+        let place = RowPlace::new(row, n_rows, (planes, BF16_STEP, a_stride));
+        (place.first + step * place.step + plane * place.plane, BF16_STEP)
+    }
+}
+
 /// bf16 times bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Bf16 {
@@ -212,7 +228,7 @@ impl kernel::Kernel for Bf16 {
         // SAFETY: `self` exists only where an `Isa` proved the features that the packing functions enable.
         unsafe {
             if a.row_stride() == 1 {
-                pack_left_transposed::<1>(strips, a, alpha, BF16_KC);
+                pack_left_transposed::<1>(strips, a, alpha, place_in_strips(a, 1, BF16_KC));
             } else {
                 self.avx512.with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
             }
@@ -259,37 +275,6 @@ fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
     }
 }
 
-/// The strips, `a_stride` a row, of a view whose columns are contiguous, in one bf16 or three.
-///
-/// Pairs of a column's values, rounded, are words of 32 bits; 16 rows of 16 of them are transposed in registers.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn pack_left_transposed<const P: usize>(strips: &mut [u16], a: Mat, alpha: f32, a_stride: usize) {
-    for (step_idx, k) in (0..a.n_cols()).step_by(BF16_STEP).enumerate() {
-        for row in (0..a.n_rows()).step_by(TILE) {
-            let mut words = [[_mm512_setzero_ps(); P]; TILE];
-            for (pair, words) in words.iter_mut().enumerate() {
-                let column = |k: usize| load_2(row_part(a.t(), k, row), alpha)[0];
-                let k = k + 2 * pair;
-                let parts = split::<P>([column(k), column(k + 1)]);
-                for (word, part) in words.iter_mut().zip(parts) {
-                    let part = interleave_halves(part);
-                    // SAFETY: both types are 64 bytes, all of whose patterns are values.
-                    *word = unsafe { std::mem::transmute::<__m512bh, __m512>(part) };
-                }
-            }
-            let place = RowPlace::new(row, a.n_rows(), (P, BF16_STEP, a_stride));
-            for plane in 0..P {
-                let to = &mut strips[place.first + step_idx * place.step + plane * place.plane..];
-                let to = to.as_chunks_mut::<BF16_STEP>().0[..TILE].iter_mut();
-                for (to, row) in to.zip(transpose(words.map(|parts| parts[plane]))) {
-                    // SAFETY: as above.
-                    store_bf16(to, unsafe { std::mem::transmute::<__m512, __m512bh>(row) });
-                }
-            }
-        }
-    }
-}
-
 /// f32 times f32, each split in three bf16.
 #[derive(Clone, Copy)]
 pub(super) struct Split {
@@ -332,7 +317,8 @@ impl kernel::Kernel for Split {
         // SAFETY: `self` exists only where an `Isa` proved the features that the packing functions enable.
         unsafe {
             if a.row_stride() == 1 {
-                pack_left_transposed::<PLANES>(strips, a, alpha, PLANES * SPLIT_KC);
+                let place = place_in_strips(a, PLANES, PLANES * SPLIT_KC);
+                pack_left_transposed::<PLANES>(strips, a, alpha, place);
             } else {
                 self.avx512.with_contiguous(a, |a| pack_left_split(strips, a, alpha));
             }
@@ -370,24 +356,6 @@ impl kernel::Kernel for Split {
     }
 }
 
-/// The first parts of 32 values, of which three are all: each the bf16 nearest to what the ones before leave over.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn split<const P: usize>([mut low, mut high]: [__m512; 2]) -> [__m512bh; P] {
-    let mut planes = [_mm512_cvtne2ps_pbh(high, low); P];
-    for plane in 1..P {
-        // SAFETY: both types are 64 bytes, all of whose patterns are values.
-        let before: __m512i = unsafe { std::mem::transmute(planes[plane - 1]) };
-        let widen = |half: __m256i| {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
-        };
-        low = _mm512_sub_ps(low, widen(_mm512_castsi512_si256(before)));
-        high = _mm512_sub_ps(high, widen(_mm512_extracti64x4_epi64::<1>(before)));
-        planes[plane] = _mm512_cvtne2ps_pbh(high, low);
-    }
-    planes
-}
-
 /// The strips of contiguous rows: three planes, filled up with zeros to whole steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
 fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
@@ -410,7 +378,7 @@ fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
     for k in (0..b.n_rows()).step_by(2) {
         for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
             let [first, second] = [row_part(b, k, col), row_part(b, k + 1, col)];
-            let parts = split::<PLANES>([load_2(first, scale)[0], load_2(second, scale)[0]]);
+            let parts = split::<PLANES>([load_1(first, scale), load_1(second, scale)]);
             let at = k / BF16_STEP * PLANES * PLANE + tiles::place(2, k % BF16_STEP, tile);
             let to = &mut panel[at..];
             for (plane, part) in parts.into_iter().enumerate() {

@@ -7,15 +7,18 @@ use std::arch::x86_64::*;
 
 use super::avx512_copy::{Avx512, load, load_words, store};
 use super::avx512_int8::{Int8Columns, quantize};
-use super::avx512_pack::{load_2, pack_right_bf16, pack_transposed, store_bf16};
+use super::avx512_pack::{
+    load_2, pack_left_transposed, pack_right_bf16, pack_transposed, store_bf16,
+};
 use super::kernel::{self, Start, Tile};
 use super::tiles::{self, BF16_STEP, INT8_KC, INT8_STEP, TILE};
 use super::weight;
 use super::{Mat, PackedWeight};
 use crate::isa::{Isa, Level};
+use std::marker::PhantomData;
 use std::ops::Range;
 
-/// 14×32 words, as in `avx512`.
+/// 12×32 words, as in `avx512`.
 const MR: usize = 14;
 
 /// Of `k`, in words: 512 of bf16 leave a block of the right operand, and the next one, room in the L2 cache.
@@ -55,6 +58,13 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
+        if a.row_stride() == 1 && a.col_stride() != 1 {
+            let place = |row: usize, step: usize, _| {
+                (row * Self::A_STRIDE + step * BF16_STEP, Self::A_STRIDE)
+            };
+            // SAFETY: `self` exists only where an `Isa` proved the features that `pack_left_transposed` enables.
+            return unsafe { pack_left_transposed::<1>(strips, a, alpha, place) };
+        }
         self.0.with_rows(a, |row, values| {
             // SAFETY: `self` exists only where an `Isa` proved the features that `round_row` enables.
             unsafe { round_row(&mut strips[row * Self::A_STRIDE..], values, alpha) };
@@ -99,6 +109,27 @@ fn round_row(row: &mut [u16], values: &[f32], alpha: f32) {
     }
 }
 
+/// What a tile brings into the second cache, an even share with each of `n` words.
+struct Ahead {
+    first: *const u8,
+    step: usize,
+}
+
+impl Ahead {
+    /// Without anything to prefetch it touches one and the same address of `b`: that of an empty slice is on no page, for
+    /// which the CPU would look each time.
+    fn new<T>(prefetch: &[u8], n: usize, b: &[T]) -> Ahead {
+        let first = if prefetch.is_empty() { b.as_ptr().cast() } else { prefetch.as_ptr() };
+        Ahead { first, step: prefetch.len().div_ceil(n.max(1)) }
+    }
+
+    #[inline]
+    fn prefetch(&self, k: usize) {
+        // SAFETY: a prefetch reads nothing that the program sees, wherever it points; SSE is part of every x86-64.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(self.first.wrapping_add(k * self.step).cast()) };
+    }
+}
+
 /// `R` rows.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
 fn bf16_tile<const R: usize>(tile: Tile<'_, u16>) {
@@ -106,39 +137,77 @@ fn bf16_tile<const R: usize>(tile: Tile<'_, u16>) {
     let Tile { depth, a, b, c, c_stride, start, prefetch, .. } = tile;
     let a: &[[[u16; 2]; STRIDE]; R] =
         a.as_chunks().0.as_chunks().0.first_chunk().expect("a strip has R rows");
-    let n_steps = depth.div_ceil(BF16_STEP);
-    let b = &b.as_chunks::<BF16_STEP>().0.as_chunks::<TILE>().0.as_chunks::<2>().0[..n_steps];
-    assert!(n_steps * TILE <= STRIDE, "depth of a strip");
-    let mut sums = starts::<R>(c, c_stride, start);
-    let prefetch_step = prefetch.len().div_ceil(n_steps.max(1) * TILE);
-    for (step, [left, right]) in b.iter().enumerate() {
-        for word in 0..TILE {
-            let k = step * TILE + word;
-            let ahead = prefetch.as_ptr().wrapping_add(k * prefetch_step);
-            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-            let b = [load_words(&left[word]), load_words(&right[word])];
-            for r in 0..R {
-                let [low, high] = a[r][k];
-                let a = _mm512_set1_epi32((u32::from(low) | u32::from(high) << 16).cast_signed());
-                for v in 0..2 {
-                    // SAFETY: `__m512bh` and `__m512i` are 64 bytes, all of whose patterns are values.
-                    let [a, b]: [__m512bh; 2] = unsafe { std::mem::transmute([a, b[v]]) };
-                    sums[r][v] = _mm512_dpbf16_ps(sums[r][v], a, b);
-                }
+    let n_words = depth.div_ceil(BF16_STEP) * TILE;
+    let b = &b.as_chunks::<BF16_STEP>().0[..2 * n_words];
+    assert!(n_words <= STRIDE, "depth of a strip");
+    let mut rows = Rows::<R>::new(c, c_stride);
+    // What is loaded at once cannot be asked for in time here; the tile before has done it, or will do it for the next.
+    rows.prefetch(if let Start::Load = start { tiles::NR } else { 0 });
+    let mut sums = starts::<R>(&mut rows, start);
+    let ahead = Ahead::new(prefetch, n_words, b);
+    for k in 0..n_words {
+        ahead.prefetch(k);
+        // SAFETY: `b` has `2·n_words` rows, and `n_words` is a multiple of `TILE`.
+        let b = unsafe { panel_words(b, k) };
+        for r in 0..R {
+            // SAFETY: both are four bytes, all of whose patterns are values.
+            let a = unsafe { std::mem::transmute::<[u16; 2], i32>(a[r][k]) };
+            let a = _mm512_set1_epi32(a);
+            for v in 0..2 {
+                // SAFETY: `__m512bh` and `__m512i` are 64 bytes, all of whose patterns are values.
+                let [a, b]: [__m512bh; 2] = unsafe { std::mem::transmute([a, b[v]]) };
+                sums[r][v] = _mm512_dpbf16_ps(sums[r][v], a, b);
             }
         }
     }
-    for r in 0..R {
-        let row = c[r * c_stride..][..tiles::NR].as_chunks_mut().0;
-        for v in 0..2 {
-            store(&mut row[v], sums[r][v]);
+    for (r, sums) in sums.into_iter().enumerate() {
+        let [left, right] = rows.row(r);
+        store(left, sums[0]);
+        store(right, sums[1]);
+    }
+}
+
+/// The rows of the result that a tile writes: 32 values each.
+struct Rows<'a, const R: usize> {
+    first: *mut f32,
+    stride: usize,
+    of: PhantomData<&'a mut [f32]>,
+}
+
+impl<'a, const R: usize> Rows<'a, R> {
+    /// Checks once that all rows are there.
+    #[inline]
+    fn new(c: &'a mut [f32], stride: usize) -> Rows<'a, R> {
+        let needed = stride.checked_mul(R - 1).and_then(|start| start.checked_add(tiles::NR));
+        assert!(needed.is_some_and(|needed| needed <= c.len()), "rows of the result");
+        Rows { first: c.as_mut_ptr(), stride, of: PhantomData }
+    }
+
+    #[inline]
+    fn row(&mut self, r: usize) -> &mut [[f32; TILE]; 2] {
+        debug_assert!(r < R);
+        // SAFETY: private to the tiles, which count `r` to `R`: by `new`, 32 values from `r·stride` on lie in the slice
+        // that this borrows mutably, and the row is borrowed from `self`. Arrays of f32 are aligned as f32.
+        unsafe { &mut *self.first.add(r * self.stride).cast() }
+    }
+
+    /// Brings the values `cols` to the right of the rows into the first cache: they are written long after, and come from
+    /// the third where the result is large.
+    #[inline]
+    fn prefetch(&self, cols: usize) {
+        for r in 0..R {
+            for line in 0..2 {
+                let at = self.first.wrapping_add(r * self.stride + cols + line * TILE);
+                // SAFETY: a prefetch reads nothing that the program sees, wherever it points; SSE is part of every x86-64.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
         }
     }
 }
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
-fn starts<const R: usize>(c: &[f32], c_stride: usize, start: Start) -> [[__m512; 2]; R] {
+fn starts<const R: usize>(rows: &mut Rows<R>, start: Start) -> [[__m512; 2]; R] {
     match start {
         Start::Zero => [[_mm512_setzero_ps(); 2]; R],
         Start::Row(values) => {
@@ -146,7 +215,7 @@ fn starts<const R: usize>(c: &[f32], c_stride: usize, start: Start) -> [[__m512;
             [[load(&values[0]), load(&values[1])]; R]
         }
         Start::Load => std::array::from_fn(|r| {
-            let row = c[r * c_stride..][..tiles::NR].as_chunks().0;
+            let row = rows.row(r);
             [load(&row[0]), load(&row[1])]
         }),
     }
@@ -219,32 +288,62 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
     let Tile { depth, block, first_col, a, b, c, c_stride, start, prefetch, .. } = tile;
     let a: &[[[u8; 4]; INT8_STRIDE / 4]; R] =
         a.as_chunks().0.as_chunks().0.first_chunk().expect("a strip has R rows");
-    let n_steps = depth.div_ceil(INT8_STEP);
-    let b = &b.as_chunks::<INT8_STEP>().0.as_chunks::<TILE>().0.as_chunks::<2>().0[..n_steps];
-    assert!(n_steps * TILE <= INT8_KC / 4, "depth of a strip");
+    let n_words = depth.div_ceil(INT8_STEP) * TILE;
+    let b = &b.as_chunks::<INT8_STEP>().0[..2 * n_words];
+    assert!(n_words <= INT8_KC / 4, "depth of a strip");
+    let mut rows = Rows::<R>::new(c, c_stride);
+    rows.prefetch(0);
     let mut sums = [[_mm512_setzero_si512(); 2]; R];
-    let prefetch_step = prefetch.len().div_ceil(n_steps.max(1) * TILE);
-    for (step, [left, right]) in b.iter().enumerate() {
-        for word in 0..TILE {
-            let k = step * TILE + word;
-            let ahead = prefetch.as_ptr().wrapping_add(k * prefetch_step);
-            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
-            let b = [load_words(&left[word]), load_words(&right[word])];
-            for r in 0..R {
-                let a = _mm512_set1_epi32(i32::from_ne_bytes(a[r][k]));
-                for v in 0..2 {
-                    sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], a, b[v]);
-                }
+    let ahead = Ahead::new(prefetch, n_words, b);
+    for k in 0..n_words {
+        ahead.prefetch(k);
+        // SAFETY: `b` has `2·n_words` rows, and `n_words` is a multiple of `TILE`.
+        let b = unsafe { panel_words(b, k) };
+        for r in 0..R {
+            let a = _mm512_set1_epi32(i32::from_ne_bytes(a[r][k]));
+            for v in 0..2 {
+                sums[r][v] = _mm512_dpbusd_epi32(sums[r][v], a, b[v]);
             }
         }
     }
-    let starts = starts::<R>(c, c_stride, start);
     let columns = [0, 1].map(|v| Int8Columns::new(w, (block, first_col + v * TILE)));
-    for r in 0..R {
-        let scale = f32::from_ne_bytes(a[r][INT8_KC / 4]);
-        let row = c[r * c_stride..][..tiles::NR].as_chunks_mut().0;
-        for v in 0..2 {
-            store(&mut row[v], columns[v].dequantize(sums[r][v], scale, starts[r][v]));
-        }
+    // One short loop for each kind of start: of a longer one the compiler makes turns, and puts the sums on the stack.
+    macro_rules! finish {
+        (|$r:ident, $v:ident| $start:expr) => {
+            for $r in 0..R {
+                let scale = f32::from_ne_bytes(a[$r][INT8_KC / 4]);
+                for $v in 0..2 {
+                    let number = columns[$v].dequantize(sums[$r][$v], scale, $start);
+                    store(&mut rows.row($r)[$v], number);
+                }
+            }
+        };
     }
+    match start {
+        Start::Zero => finish!(|r, v| _mm512_setzero_ps()),
+        Start::Row(values) => {
+            let values = values.as_chunks().0;
+            let start = [load(&values[0]), load(&values[1])];
+            finish!(|r, v| start[v]);
+        }
+        Start::Load => finish!(|r, v| load(&rows.row(r)[v])),
+    }
+}
+
+/// The words of 32 columns at word `k` of a panel, whose rows of 64 bytes are `b`: 16 of the tile on the left, then 16 of
+/// that on the right.
+///
+/// A single loop over `k` that reads so keeps the sums in registers; of two loops, over steps and the words of a step, the
+/// compiler stored most sums in every turn.
+///
+/// # Safety
+///
+/// `b` has two rows for each word of `k`, in whole tiles.
+#[inline]
+#[target_feature(enable = "avx512f")]
+unsafe fn panel_words<T, const N: usize>(b: &[[T; N]], k: usize) -> [__m512i; 2] {
+    let left = k + k / TILE * TILE;
+    debug_assert!(left + TILE < b.len());
+    // SAFETY: `k` is below half the number of rows, and both are whole tiles: so is `left + TILE`.
+    unsafe { [load_words(b.get_unchecked(left)), load_words(b.get_unchecked(left + TILE))] }
 }
