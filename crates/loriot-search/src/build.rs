@@ -5,8 +5,7 @@ use crate::manifest::{EncoderRecord, GRAPH, IndexKind, MANIFEST, Manifest, PRODU
 use crate::products::Products;
 use loriot_files::{Hint, NewDir, OutputError, write_atomic_json};
 use loriot_index::{
-    Hit, Hnsw, HnswConfig, HnswError, Isa, Row, Vectors, VectorsError, any_row, recall,
-    search_exact,
+    Hit, Hnsw, HnswConfig, Isa, Row, Vectors, VectorsError, any_row, recall, search_exact,
 };
 use rayon::prelude::*;
 use std::path::Path;
@@ -45,7 +44,7 @@ pub struct BuildOptions {
     pub overwrite: bool,
     /// Threads that insert vectors into the graph.
     pub n_threads: usize,
-    /// The instruction set to measure recall on.
+    /// The instruction set to build and measure on.
     pub isa: Isa,
 }
 
@@ -72,9 +71,6 @@ pub enum BuildError {
     /// The vectors could not be read back.
     #[error(transparent)]
     Vectors(#[from] VectorsError),
-    /// The graph could not be built or written.
-    #[error(transparent)]
-    Hnsw(#[from] HnswError),
     /// No threads.
     #[error("cannot start {n_threads} threads")]
     Threads {
@@ -91,7 +87,6 @@ impl Hint for BuildError {
         match self {
             BuildError::Output(error) => error.hint(),
             BuildError::Vectors(error) => error.hint(),
-            BuildError::Hnsw(error) => error.hint(),
             BuildError::Threads { .. } => Some("give fewer `--threads`".into()),
         }
     }
@@ -125,9 +120,11 @@ pub fn build_catalogue(
         let vectors = Vectors::open(&vectors_path)?;
         let recall = thread_pool(options.n_threads)?.install(|| {
             on_event(BuildEvent::GraphBegun { n_vectors: n_products });
-            let graph = Hnsw::build(&vectors, options.hnsw, || on_event(BuildEvent::Inserted))?;
+            let graph = Hnsw::build(options.isa, &vectors, options.hnsw, || {
+                on_event(BuildEvent::Inserted);
+            });
             on_event(BuildEvent::GraphBuilt);
-            graph.write(&new.path().join(GRAPH))?;
+            graph.write(&new.path().join(GRAPH), &vectors)?;
             Ok::<_, BuildError>(measure_recall(options.isa, &vectors, &graph))
         })?;
         IndexKind::hnsw(options.hnsw, recall)

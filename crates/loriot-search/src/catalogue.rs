@@ -1,7 +1,7 @@
 //! An open catalogue: query vectors in, products out.
 
 use crate::build::{BuildError, thread_pool};
-use crate::manifest::{EncoderRecord, GRAPH, IndexKind, Manifest, PRODUCTS, VECTORS};
+use crate::manifest::{EncoderRecord, Manifest, PRODUCTS, VECTORS};
 use crate::products::{ProductFile, ProductsError};
 use loriot_files::{Hint, ReadFileError};
 use loriot_index::{Hit, Hnsw, HnswError, Isa, Vectors, VectorsError, any_row, search_exact};
@@ -200,11 +200,9 @@ impl Catalogue {
         agree("width", number(vectors.dim()), number(manifest.dim))?;
         let expected = manifest.encoder.identity.clone();
         agree("identity of its encoder", vectors.identity().to_hex(), expected)?;
-        let graph = match manifest.index {
-            IndexKind::Hnsw { .. } if !options.exact => {
-                Some(Hnsw::open(&dir.join(GRAPH), &vectors)?)
-            }
-            IndexKind::Hnsw { .. } | IndexKind::Exact => None,
+        let graph = match manifest.graph() {
+            Some(name) if !options.exact => Some(Hnsw::open(&dir.join(name), &vectors)?),
+            _ => None,
         };
         let products = ProductFile::open(&dir.join(PRODUCTS), vectors.len())?;
         let pool = thread_pool(options.n_threads).map_err(CatalogueError::Threads)?;

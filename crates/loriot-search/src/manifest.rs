@@ -24,7 +24,9 @@ use std::path::Path;
 pub(crate) const MANIFEST: &str = "catalogue.json";
 pub(crate) const VECTORS: &str = "vectors";
 pub(crate) const PRODUCTS: &str = "products.parquet";
-pub(crate) const GRAPH: &str = "hnsw.usearch";
+pub(crate) const GRAPH: &str = "hnsw";
+/// The graph of catalogues from before there was [`GRAPH`].
+const OLD_GRAPH: &str = "hnsw.usearch";
 
 const SCHEMA_VERSION: u32 = 1;
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -160,10 +162,14 @@ impl Manifest {
         index: IndexKind,
     ) -> std::io::Result<Manifest> {
         let mut files = BTreeMap::new();
-        for name in file_names(&index) {
+        let graph = match index {
+            IndexKind::Exact => None,
+            IndexKind::Hnsw { .. } => Some(GRAPH),
+        };
+        for name in [VECTORS, PRODUCTS].into_iter().chain(graph) {
             let path = dir.join(name);
             let record = FileRecord { bytes: path.metadata()?.len(), sha256: sha256_file(&path)? };
-            files.insert((*name).to_owned(), record);
+            files.insert(name.to_owned(), record);
         }
         let created_by = concat!("loriot ", env!("CARGO_PKG_VERSION")).to_owned();
         let schema_version = SCHEMA_VERSION;
@@ -173,6 +179,20 @@ impl Manifest {
     /// Bytes of all files but the manifest itself.
     pub fn size_bytes(&self) -> u64 {
         self.files.values().map(|file| file.bytes).sum()
+    }
+
+    /// The name of the graph's file, where there is a graph.
+    pub(crate) fn graph(&self) -> Option<&'static str> {
+        let is_old = !self.files.contains_key(GRAPH) && self.files.contains_key(OLD_GRAPH);
+        match self.index {
+            IndexKind::Exact => None,
+            IndexKind::Hnsw { .. } => Some(if is_old { OLD_GRAPH } else { GRAPH }),
+        }
+    }
+
+    /// The files that the catalogue has beside its manifest.
+    fn file_names(&self) -> impl Iterator<Item = &'static str> {
+        [VECTORS, PRODUCTS].into_iter().chain(self.graph())
     }
 
     /// Reads the manifest of the catalogue in `dir`, and checks that its files are there whole.
@@ -190,9 +210,9 @@ impl Manifest {
             return Err(CatalogueError::Version { path, found, expected: SCHEMA_VERSION });
         }
         let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
-        for name in file_names(&manifest.index) {
+        for name in manifest.file_names() {
             let path = dir.join(name);
-            let Some(record) = manifest.files.get(*name) else {
+            let Some(record) = manifest.files.get(name) else {
                 return Err(CatalogueError::Unlisted { path: dir.join(MANIFEST), name });
             };
             let length = path.metadata().map(|metadata| metadata.len());
@@ -217,14 +237,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-}
-
-/// The files that a catalogue of this kind has beside its manifest.
-fn file_names(index: &IndexKind) -> &'static [&'static str] {
-    match index {
-        IndexKind::Exact => &[VECTORS, PRODUCTS],
-        IndexKind::Hnsw { .. } => &[VECTORS, PRODUCTS, GRAPH],
     }
 }
 
