@@ -348,18 +348,21 @@ class Bench:
         vectors[~is_query].tofile(paths[0])
         vectors[is_query].tofile(paths[1])
         arguments = [*paths, dim, self.args.threads]
-        samples = {"hnswlib": [], "Loriot": []}
+        samples = {(name, connectivity): [] for connectivity in (100, 16) for name in ("hnswlib", "Loriot")}
         for _ in range(self.args.repeats):
-            samples["hnswlib"].append(process.run(sys.executable, ROOT / "bench" / "peers" / "hnsw.py", *arguments))
-            samples["Loriot"].append(self.loriot.example("index_speed", *arguments))
+            for (name, connectivity), runs in samples.items():
+                if name == "hnswlib":
+                    runs.append(process.run(sys.executable, ROOT / "bench" / "peers" / "hnsw.py", *arguments, connectivity))
+                else:
+                    runs.append(self.loriot.example("index_speed", *arguments, connectivity))
         records = []
-        for name, runs in samples.items():
+        for (name, connectivity), runs in samples.items():
             reports = [run.json() for run in runs]
             builds = [report["build_ms"] for report in reports]
             queries = [ms for report in reports for ms in report["query_ms"]]
             records.append(
                 {
-                    "contender": name, "threads": self.args.threads, "vectors": int((~is_query).sum()), "dim": dim, "queries": int(is_query.sum()),
+                    "contender": name, "connectivity": connectivity, "threads": self.args.threads, "vectors": int((~is_query).sum()), "dim": dim, "queries": int(is_query.sum()),
                     "build_s": round(statistics.median(builds) / 1e3, 2),
                     "build_s_min": round(min(builds) / 1e3, 2), "build_s_max": round(max(builds) / 1e3, 2),
                     "recall_at_10": round(statistics.median(report["recall"] for report in reports), 4),

@@ -1,6 +1,6 @@
 """Builds and searches an hnswlib index over given vectors, as the guide does. Prints one JSON line.
 
-    hnsw.py VECTORS QUERIES DIM THREADS
+    hnsw.py VECTORS QUERIES DIM THREADS [M]
 
 The arguments, M, ef_construction, ef and k are those of crates/loriot-index/examples/index_speed.rs. Queries are asked one at a time.
 """
@@ -12,15 +12,16 @@ import time
 import hnswlib
 import numpy
 
-M, EF_CONSTRUCTION, EF, K = 100, 200, 100, 10
+EF_CONSTRUCTION, EF, K = 200, 100, 10
 
 
 def main() -> None:
-    vectors_path, queries_path, dim, threads = sys.argv[1:]
+    vectors_path, queries_path, dim, threads, *rest = sys.argv[1:]
+    connectivity = int(rest[0]) if rest else 100
     vectors, queries = (numpy.fromfile(path, "<f4").reshape(-1, int(dim)) for path in (vectors_path, queries_path))
     index = hnswlib.Index(space="ip", dim=int(dim))
     index.set_num_threads(int(threads))
-    index.init_index(max_elements=len(vectors), ef_construction=EF_CONSTRUCTION, M=M)
+    index.init_index(max_elements=len(vectors), ef_construction=EF_CONSTRUCTION, M=connectivity)
     start = time.perf_counter()
     index.add_items(vectors)
     build_ms = 1e3 * (time.perf_counter() - start)

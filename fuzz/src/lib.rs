@@ -1,6 +1,6 @@
 //! What the fuzz targets share: a good folder of the repository with one file replaced by the input.
 //!
-//! `cargo +nightly fuzz run rows` (or `model_folder`, `adapter`, `catalogue`) runs a target; nothing a
+//! `cargo +nightly fuzz run rows` (or `model_folder`, `adapter`, `catalogue`, `graph`) runs a target; nothing a
 //! target reads may panic, hang or allocate beyond its limits, whatever the bytes.
 
 use std::fs;

@@ -28,7 +28,10 @@ const EDGES: &[(&str, &[&str])] = &[
             "loriot-search",
         ],
     ),
-    ("loriot-fuzz", &["loriot-kernels", "loriot-data", "loriot-encoder", "loriot-search"]),
+    (
+        "loriot-fuzz",
+        &["loriot-kernels", "loriot-data", "loriot-encoder", "loriot-index", "loriot-search"],
+    ),
     ("xtask", &[]),
 ];
 

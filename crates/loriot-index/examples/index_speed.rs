@@ -1,10 +1,10 @@
 //! How fast an index is built and searched, as one line of JSON for bench/bench.py.
 //!
 //! ```text
-//! cargo run --release -p loriot-index --example index_speed -- VECTORS QUERIES DIM THREADS
+//! cargo run --release -p loriot-index --example index_speed -- VECTORS QUERIES DIM THREADS [M]
 //! ```
 //!
-//! Both files are rows of f32, little-endian. The graph has the guide's M = 100 and ef_construction = 200; queries are asked one
+//! Both files are rows of f32, little-endian. The graph has M = 100, as in the guide, unless told otherwise, and ef_construction = 200; queries are asked one
 //! at a time for 10 neighbours at ef = 100, first of the graph, then of all vectors, which is also the truth for the recall.
 #![allow(clippy::print_stdout, reason = "a bench prints its results")]
 
@@ -17,16 +17,20 @@ const EF: usize = 100;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [vectors, queries, dim, threads] = arguments.as_slice() else {
-        return Err("expected VECTORS QUERIES DIM THREADS".into());
+    let [vectors, queries, dim, threads, rest @ ..] = arguments.as_slice() else {
+        return Err("expected VECTORS QUERIES DIM THREADS [M]".into());
     };
+    let mut config = HnswConfig::default();
+    if let [connectivity] = rest {
+        config.connectivity = connectivity.parse()?;
+    }
     let (isa, dim) = (Isa::from_env()?, dim.parse()?);
     let vectors = Vectors::new(dim, Identity([0; 32]), read_f32s(vectors)?);
     let queries_qd = read_f32s(queries)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.parse()?).build()?;
 
     let start = Instant::now();
-    let graph = pool.install(|| Hnsw::build(&vectors, HnswConfig::default(), || {}))?;
+    let graph = pool.install(|| Hnsw::build(isa, &vectors, config, || {}));
     let build_ms = milliseconds(start);
 
     let queries: Vec<&[f32]> = queries_qd.chunks_exact(dim).collect();

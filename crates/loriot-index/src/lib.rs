@@ -6,14 +6,13 @@
 //! found the row, so that both give the same bits. Every search takes a filter over rows.
 //!
 //! In reading order: [`hit`] rows, ids, hits and their order · [`vectors`] the vector file ·
-//! [`exact`] every vector looked at · [`hnsw`] few of them looked at · `graph_check` a graph file
-//! is proved sound before anything follows its links · [`mod@recall`] what the few missed.
+//! [`exact`] every vector looked at · [`hnsw`] few of them looked at · [`mod@recall`] what the few
+//! missed.
 
 #[cfg(target_endian = "big")]
 compile_error!("vector files are little-endian and are used as they lie on the disk");
 
 pub mod exact;
-mod graph_check;
 pub mod hit;
 pub mod hnsw;
 pub mod recall;

@@ -56,7 +56,7 @@ fn axpy_body<L: Lanes>(y: &mut [f32], s: f32, x: &[f32]) {
 }
 
 #[inline(always)]
-fn dot_body<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
+pub(crate) fn dot_body<L: Lanes>(a: &[f32], b: &[f32]) -> f32 {
     fold_2(L::here(), (a, 0.0), (b, 0.0), inlined!(|sum, a, b| a.mul_add(b, sum)))
 }
 

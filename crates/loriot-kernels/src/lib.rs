@@ -21,6 +21,7 @@
 //! - `aligned`: buffers on cache lines
 //! - [`gemm`]: matrix products, and linear layers with weights packed once
 //! - [`layer_norm`], [`activation`], [`attention`], [`dropout`], [`elementwise`], [`pooling`]: the rest of an encoder
+//! - [`dot_rows`]: one vector against several rows, for a search
 //! - [`adam`]: the optimiser's step
 //! - [`random`]: random numbers by SplitMix64, for shuffles, fresh adapters and tests
 
@@ -44,6 +45,8 @@ pub mod attention;
 pub mod dropout;
 
 pub mod elementwise;
+
+pub mod dot_rows;
 
 pub mod pooling;
 

@@ -6,8 +6,7 @@ use crate::products::Products;
 use crate::threads::{ThreadsError, thread_pool};
 use loriot_files::{Hint, NewDir, OutputError, write_atomic_json};
 use loriot_index::{
-    Hit, Hnsw, HnswConfig, HnswError, Isa, Row, Vectors, VectorsError, any_row, recall,
-    search_exact,
+    Hit, Hnsw, HnswConfig, Isa, Row, Vectors, VectorsError, any_row, recall, search_exact,
 };
 use rayon::prelude::*;
 use std::path::Path;
@@ -46,7 +45,7 @@ pub struct BuildOptions {
     pub overwrite: bool,
     /// Threads that insert vectors into the graph.
     pub n_threads: usize,
-    /// The instruction set to measure recall on.
+    /// The instruction set to build and measure on.
     pub isa: Isa,
 }
 
@@ -73,9 +72,6 @@ pub enum BuildError {
     /// The vectors could not be read back.
     #[error(transparent)]
     Vectors(#[from] VectorsError),
-    /// The graph could not be built or written.
-    #[error(transparent)]
-    Hnsw(#[from] HnswError),
     /// The threads could not be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
@@ -86,7 +82,6 @@ impl Hint for BuildError {
         match self {
             BuildError::Output(error) => error.hint(),
             BuildError::Vectors(error) => error.hint(),
-            BuildError::Hnsw(error) => error.hint(),
             BuildError::Threads(error) => error.hint(),
         }
     }
@@ -120,9 +115,11 @@ pub fn build_catalogue(
         let vectors = Vectors::open(&vectors_path)?;
         let recall = thread_pool(options.n_threads)?.install(|| {
             on_event(BuildEvent::GraphBegun { n_vectors: n_products });
-            let graph = Hnsw::build(&vectors, options.hnsw, || on_event(BuildEvent::Inserted))?;
+            let graph = Hnsw::build(options.isa, &vectors, options.hnsw, || {
+                on_event(BuildEvent::Inserted);
+            });
             on_event(BuildEvent::GraphBuilt);
-            graph.write(&new.path().join(GRAPH))?;
+            graph.write(&new.path().join(GRAPH), &vectors)?;
             Ok::<_, BuildError>(measure_recall(options.isa, &vectors, &graph))
         })?;
         IndexKind::hnsw(options.hnsw, recall)

@@ -3,9 +3,7 @@
 //! Finding candidates and reading products are two steps, so that a filter, another kind of search
 //! or a re-ranking can come between them.
 
-use crate::manifest::{
-    DAMAGED, EncoderRecord, GRAPH, IndexKind, Manifest, ManifestError, PRODUCTS, VECTORS,
-};
+use crate::manifest::{DAMAGED, EncoderRecord, Manifest, ManifestError, PRODUCTS, VECTORS};
 use crate::products::{ProductFile, ProductKey, ProductsError, Record};
 use crate::threads::{ThreadsError, thread_pool};
 use loriot_data::Value;
@@ -173,11 +171,9 @@ impl Catalogue {
             let expected = format!("below {next}");
             agree("highest id", highest.to_string(), expected)?;
         }
-        let graph = match manifest.index {
-            IndexKind::Hnsw { .. } if !options.exact => {
-                Some(Hnsw::open(&dir.join(GRAPH), &vectors)?)
-            }
-            IndexKind::Hnsw { .. } | IndexKind::Exact => None,
+        let graph = match manifest.graph() {
+            Some(name) if !options.exact => Some(Hnsw::open(&dir.join(name), &vectors)?),
+            _ => None,
         };
         let products = ProductFile::open(&dir.join(PRODUCTS), vectors.len())?;
         let pool = thread_pool(options.n_threads)?;

@@ -26,7 +26,9 @@ use std::path::{Path, PathBuf};
 pub(crate) const MANIFEST: &str = "catalogue.json";
 pub(crate) const VECTORS: &str = "vectors";
 pub(crate) const PRODUCTS: &str = "products.parquet";
-pub(crate) const GRAPH: &str = "hnsw.usearch";
+pub(crate) const GRAPH: &str = "hnsw";
+/// The graph of catalogues from before there was [`GRAPH`].
+const OLD_GRAPH: &str = "hnsw.usearch";
 
 const SCHEMA_VERSION: u32 = 2;
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -242,10 +244,14 @@ impl Manifest {
         index: IndexKind,
     ) -> std::io::Result<Manifest> {
         let mut files = BTreeMap::new();
-        for name in file_names(&index) {
+        let graph = match index {
+            IndexKind::Exact => None,
+            IndexKind::Hnsw { .. } => Some(GRAPH),
+        };
+        for name in [VECTORS, PRODUCTS].into_iter().chain(graph) {
             let path = dir.join(name);
             let record = FileRecord { bytes: path.metadata()?.len(), sha256: sha256_file(&path)? };
-            files.insert((*name).to_owned(), record);
+            files.insert(name.to_owned(), record);
         }
         let created_by = concat!("loriot ", env!("CARGO_PKG_VERSION")).to_owned();
         let schema_version = SCHEMA_VERSION;
@@ -272,6 +278,20 @@ impl Manifest {
         self.files.values().map(|file| file.bytes).sum()
     }
 
+    /// The name of the graph's file, where there is a graph.
+    pub(crate) fn graph(&self) -> Option<&'static str> {
+        let is_old = !self.files.contains_key(GRAPH) && self.files.contains_key(OLD_GRAPH);
+        match self.index {
+            IndexKind::Exact => None,
+            IndexKind::Hnsw { .. } => Some(if is_old { OLD_GRAPH } else { GRAPH }),
+        }
+    }
+
+    /// The files that the catalogue has beside its manifest.
+    fn file_names(&self) -> impl Iterator<Item = &'static str> {
+        [VECTORS, PRODUCTS].into_iter().chain(self.graph())
+    }
+
     /// Reads the manifest of the catalogue in `dir`, and checks that its files are there whole.
     pub(crate) fn open(dir: &Path) -> Result<Manifest, ManifestError> {
         #[derive(Deserialize)]
@@ -287,9 +307,9 @@ impl Manifest {
             return Err(ManifestError::Version { path, found });
         }
         let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
-        for name in file_names(&manifest.index) {
+        for name in manifest.file_names() {
             let path = dir.join(name);
-            let Some(record) = manifest.files.get(*name) else {
+            let Some(record) = manifest.files.get(name) else {
                 return Err(ManifestError::Unlisted { path: dir.join(MANIFEST), name });
             };
             let length = path.metadata().map(|metadata| metadata.len());
@@ -314,14 +334,6 @@ impl Manifest {
             }
         }
         Ok(())
-    }
-}
-
-/// The files that a catalogue of this kind has beside its manifest.
-fn file_names(index: &IndexKind) -> &'static [&'static str] {
-    match index {
-        IndexKind::Exact => &[VECTORS, PRODUCTS],
-        IndexKind::Hnsw { .. } => &[VECTORS, PRODUCTS, GRAPH],
     }
 }
 

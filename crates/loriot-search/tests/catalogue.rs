@@ -223,7 +223,7 @@ fn an_existing_folder_is_replaced_only_when_asked() {
     assert!(error.hint().unwrap().contains("--overwrite"));
     open(&path).unwrap();
     build(&path, IndexChoice::Exact, true).unwrap();
-    assert!(!path.join("hnsw.usearch").exists());
+    assert!(!path.join("hnsw").exists());
     open(&path).unwrap();
 }
 
@@ -267,9 +267,9 @@ fn a_damaged_catalogue_says_what_is_wrong_with_which_file() {
     };
     assert_eq!(refusal(Exact, cut("vectors")), "`shop/vectors` is 272 bytes, expected 544");
     assert!(refusal(Exact, cut("products.parquet")).starts_with("`shop/products.parquet` is "));
-    assert!(refusal(Hnsw, cut("hnsw.usearch")).starts_with("`shop/hnsw.usearch` is "));
-    let remove = |path: &Path| std::fs::remove_file(path.join("hnsw.usearch")).unwrap();
-    assert_eq!(refusal(Hnsw, remove), "cannot open `shop/hnsw.usearch`");
+    assert!(refusal(Hnsw, cut("hnsw")).starts_with("`shop/hnsw` is "));
+    let remove = |path: &Path| std::fs::remove_file(path.join("hnsw")).unwrap();
+    assert_eq!(refusal(Hnsw, remove), "cannot open `shop/hnsw`");
     let remove = |path: &Path| std::fs::remove_file(path.join("catalogue.json")).unwrap();
     assert_eq!(refusal(Exact, remove), "`shop` is no catalogue: it has no `catalogue.json`");
 }

@@ -183,7 +183,7 @@ fn a_damaged_catalogue_is_one_clear_sentence() {
         dir.write(name, &bytes[..bytes.len() - 5]);
         bytes
     };
-    for name in ["shop/vectors", "shop/hnsw.usearch", "shop/products.parquet"] {
+    for name in ["shop/vectors", "shop/hnsw", "shop/products.parquet"] {
         let whole = cut(name);
         refused(&format!("`{name}` is {} bytes, expected {}", whole.len() - 5, whole.len()));
         dir.write(name, whole);

@@ -9,7 +9,7 @@ use safetensors::tensor::{SafeTensors, TensorView, serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tempfile::TempDir;
 
 #[path = "../../../../tests/rust/files.rs"]
