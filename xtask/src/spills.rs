@@ -19,6 +19,7 @@ use std::path::PathBuf;
 /// Module below `gemm` and the instruction that its inner loops multiply with.
 const FAMILIES: &[(&str, &str)] = &[
     ("avx2", "vfmadd"),
+    ("avx2_int8", "vpmaddwd"),
     ("avx512", "vfmadd"),
     ("avx512_dot", "vdpbf16ps"),
     ("avx512_dot", "vpdpbusd"),

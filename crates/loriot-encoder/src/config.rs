@@ -4,8 +4,8 @@
 //! refused. Every size is held to a limit before anything is allocated by it. The file itself is
 //! kept, so that a merged model can carry it on.
 
-use crate::architecture::{BERT, Family};
 use crate::error::ModelError;
+use crate::family::{BERT, Family};
 use loriot_files::read_json;
 use loriot_kernels::activation::Activation;
 use serde_json::{Map, Value};

@@ -3,7 +3,8 @@
 //! The same code runs in training, embedding and serving. It knows no catalogue, no loss and no
 //! schedule. Texts lie packed, end to end; there is no padding anywhere.
 //!
-//! In reading order: [`config`] the sizes of a model · [`architecture`] its tensors by role ·
+//! In reading order: `family` roles and names of tensors · [`config`] the sizes of a
+//! model · [`architecture`] its tensors by role ·
 //! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
@@ -11,6 +12,8 @@
 //! `forward`, `head`, `lora`, `backward`, `row_product`, `gradients` the passes · [`base`] a model in memory, shared by
 //! its encoders · [`encoder`] text to unit vector · [`parameters`] trained tensors and Adam's moments ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
+
+mod family;
 
 pub mod architecture;
 pub mod config;

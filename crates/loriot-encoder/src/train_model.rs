@@ -47,7 +47,7 @@ pub enum Trained {
 /// An encoder in training.
 ///
 /// Its parameters are in the order of the files: the factors of each adapted layer in turn, or the weights in the order
-/// of [`Weights::specs`]. What is computed for them asks by [`ParameterRole`], never by place.
+/// of [`Weights::specs`]. What is computed for them asks for each by its role, never by its place.
 pub struct TrainModel {
     encoder: Encoder,
     trained: Layout,
