@@ -3,7 +3,8 @@
 //! Everything else asks by [`Role`]; no other module spells the name of a tensor, knows how many there are or in
 //! which order they stand. A [`Family`] says which roles there are and what its files call them. Shapes follow from
 //! the role and the sizes in [`Config`]. A new family is one more description in `family`, and whatever its
-//! mathematics adds to the passes.
+//! mathematics adds to the passes. Still BERT's alone: the keys of `config.json` (`config`), a table of token types, a
+//! bias with every weight, and blocks that end in a norm, as below.
 //!
 //! What BERT computes with them (`n` tokens, width `d`, feed-forward width `f`):
 //!
@@ -117,6 +118,7 @@ pub(crate) mod tests {
         wrappers: &["distilbert."],
         old_ends: &[],
         embedding_norm: "embeddings.LayerNorm",
+        unsaid: "attention.",
         layers: "transformer.layer",
         modules: &[
             (Module::Linear(LinearKind::Query), "attention.q_lin"),
@@ -142,6 +144,7 @@ pub(crate) mod tests {
             (TableKind::TokenType, "embeddings.token_type_embeddings"),
         ],
         embedding_norm: "",
+        unsaid: "",
         layers: "",
         modules: &[],
         pooler: "pooler.dense",

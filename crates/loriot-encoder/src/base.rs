@@ -43,7 +43,7 @@ pub struct Base {
     pub(crate) weights: Weights,
     pub(crate) isa: Isa,
     pub(crate) precision: Precision,
-    /// The weights without an adapter, packed when they are first wanted.
+    /// The weights without an adapter, packed: when the base is opened, or else when they are first wanted.
     pub(crate) packed: OnceLock<Arc<Model>>,
     pub(crate) workers: Workers,
     pub(crate) notes: Vec<String>,
@@ -129,7 +129,8 @@ impl Base {
         &self.workers
     }
 
-    /// The weights without an adapter, packed once for all encoders.
+    /// The weights without an adapter, packed once for all encoders. Not for use inside the base's own threads, which a
+    /// thread that waits here for another would block.
     pub(crate) fn packed(&self) -> Arc<Model> {
         let pack = || {
             let config = &self.folder.config;

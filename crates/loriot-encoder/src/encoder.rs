@@ -189,6 +189,7 @@ impl Encoder {
         if folded.is_none() {
             _ = base.packed.set(model.clone());
         }
+        adapter.iter().try_for_each(|adapter| adapter.check(&base, &reading))?;
         Encoder::new(Arc::new(base), model, &reading, adapter)
     }
 
@@ -202,18 +203,7 @@ impl Encoder {
         let mut settings = base.settings.clone();
         let mut laid = None;
         if let Some(OpenAdapter { adapter, settings: trained }) = adapter {
-            if let Some(trained) = trained {
-                if trained.base.sha256 != base.identity {
-                    return Err(OpenError::OtherBase {
-                        adapter: reading.adapter.clone().unwrap_or_default(),
-                        wanted: short(&trained.base.sha256),
-                        wanted_name: trained.base.name,
-                        model: base.folder.name.clone(),
-                        found: short(&base.identity),
-                    });
-                }
-                settings = Some(trained);
-            }
+            settings = trained.or(settings);
             notes.extend(adapter.notes.iter().cloned());
             laid = Some((Arc::new(adapter), reading.placement));
         }
@@ -269,6 +259,19 @@ impl Encoder {
     /// Width of a vector.
     pub fn dim(&self) -> usize {
         self.base.folder.config.hidden_size
+    }
+
+    /// Numbers that the encoder's head makes of a text.
+    pub(crate) fn width(&self) -> usize {
+        self.head().width(self.dim())
+    }
+
+    fn head(&self) -> Head {
+        Head::UnitVector(self.base.folder.pooling)
+    }
+
+    pub(crate) fn has_adapter_beside(&self) -> bool {
+        matches!(self.adapter, Some((_, Placement::Beside)))
     }
 
     /// Encoder layers.
@@ -415,7 +418,7 @@ impl Encoder {
             word_vd: self.model.embeddings.word_vd.values(),
             adapters,
             dropout: None,
-            head: Head::UnitVector(self.base.folder.pooling),
+            head: self.head(),
             depth: Depth::Nowhere,
         }
     }
@@ -442,6 +445,7 @@ impl Base {
     /// An encoder of this base. An adapter that does not fit is refused here.
     pub fn read(self: &Arc<Base>, reading: &Reading) -> Result<Encoder, OpenError> {
         let adapter = OpenAdapter::open(reading, &self.folder)?;
+        adapter.iter().try_for_each(|adapter| adapter.check(self, reading))?;
         let model = match &adapter {
             Some(open) if reading.placement == Placement::Folded => self.fold(&open.adapter)?,
             _ => self.packed(),
@@ -518,6 +522,20 @@ impl OpenAdapter {
         let path = hub::resolve_adapter(name)?;
         let adapter = Adapter::open(&path, &folder.config)?;
         Ok(Some(OpenAdapter { adapter, settings: Settings::open(&path)? }))
+    }
+
+    /// Refuses a base with other weights than the adapter was trained on.
+    fn check(&self, base: &Base, reading: &Reading) -> Result<(), OpenError> {
+        match &self.settings {
+            Some(trained) if trained.base.sha256 != base.identity => Err(OpenError::OtherBase {
+                adapter: reading.adapter.clone().unwrap_or_default(),
+                wanted: short(&trained.base.sha256),
+                wanted_name: trained.base.name.clone(),
+                model: base.folder.name.clone(),
+                found: short(&base.identity),
+            }),
+            _ => Ok(()),
+        }
     }
 }
 

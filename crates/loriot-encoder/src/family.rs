@@ -18,8 +18,7 @@ pub enum LinearKind {
 }
 
 impl LinearKind {
-    /// How many there are. Dropout sites and the random start of adapters count on the numbers of the kinds: a new
-    /// kind goes to the end.
+    /// How many there are. Dropout masks count on the numbers of the kinds, so a new kind goes to the end.
     pub const COUNT: usize = 6;
 
     /// The input that this kind reads, counted in the order of the forward pass; kinds of one stage read the same.
@@ -137,6 +136,8 @@ pub struct Family {
     pub(crate) old_ends: &'static [(&'static str, &'static str)],
     pub(crate) tables: &'static [(TableKind, &'static str)],
     pub(crate) embedding_norm: &'static str,
+    /// The beginning of a linear layer's name that users of PEFT leave out.
+    pub(crate) unsaid: &'static str,
     /// What stands before a layer's number.
     pub(crate) layers: &'static str,
     /// The modules of a layer, in the order in which their tensors are listed.
@@ -156,6 +157,7 @@ pub static BERT: Family = Family {
         (TableKind::TokenType, "embeddings.token_type_embeddings"),
     ],
     embedding_norm: "embeddings.LayerNorm",
+    unsaid: "attention.self.",
     layers: "encoder.layer",
     modules: &[
         (Module::Linear(LinearKind::Query), "attention.self.query"),

@@ -89,7 +89,8 @@ impl TrainModel {
     ///
     /// # Panics
     ///
-    /// Under full fine-tuning, if an adapter was folded into the encoder: its weights are gone.
+    /// If the encoder has an adapter beside its weights, which training would leave out; under full fine-tuning, if one was
+    /// folded in: the weights as they were are gone.
     pub fn new(
         encoder: Encoder,
         trained: Trained,
@@ -99,6 +100,7 @@ impl TrainModel {
         if encoder.precision() == Precision::Int8 {
             return Err(NotTrainable(Precision::Int8));
         }
+        assert!(!encoder.has_adapter_beside(), "an adapter beside the weights is not trained on");
         let family = encoder.folder().config.family;
         let (mut roles, mut parameters) = (Vec::new(), Vec::new());
         let trained = match trained {
@@ -227,16 +229,17 @@ impl TrainModel {
             forward(&pass, tape);
         });
         let vectors = tapes[..self.cuts.len()].iter();
-        let vectors: Vec<&[f32]> =
-            vectors.flat_map(|tape| tape.head.output_bo.chunks_exact(pass.d())).collect();
+        let vectors: Vec<&[f32]> = vectors
+            .flat_map(|tape| tape.head.output_bo.chunks_exact(pass.head.width(pass.d())))
+            .collect();
         let unit_bd = self.vector_of.iter().flat_map(|&vector| vectors[vector as usize]).copied();
         let unit_bd = unit_bd.collect();
         self.tapes = tapes;
         unit_bd
     }
 
-    /// The vectors of [`TrainModel::forward`], bit for bit, with the same masks, keeping nothing: the memory it takes does
-    /// not grow with the number of texts. It leaves what the last [`TrainModel::forward`] kept as it is.
+    /// The vectors of [`TrainModel::forward`], bit for bit, with the same masks, keeping no activations: beside the
+    /// vectors, its memory does not grow with the number of texts. It leaves what the last [`TrainModel::forward`] kept as it is.
     pub fn forward_without_tape(&self, texts: &[Text<'_>], step: u32) -> Vec<f32> {
         self.embed_in(self.named(texts), self.dropout(step))
     }
@@ -265,7 +268,7 @@ impl TrainModel {
     /// Adds to every parameter's gradient, given the loss's derivative by the vectors that the last
     /// [`TrainModel::forward`] returned.
     pub fn backward(&mut self, dunit_bd: &[f32]) {
-        let (d, n_layers) = (self.encoder.dim(), self.encoder.n_layers());
+        let (d, n_layers) = (self.encoder.width(), self.encoder.n_layers());
         assert_eq!(dunit_bd.len(), self.vector_of.len() * d);
         // By each encoded text's vector: the sum over its uses in their order. Starting from −0, a
         // single use keeps its bits, the sign of a zero included.

@@ -395,6 +395,9 @@ fn an_added_product_and_an_epilogue_have_the_bits_of_separate_calls() {
             let mut want_activated = vec![0.0; n * o];
             isa.activation(&mut want_activated, &want, f);
             assert_eq!(activated, want_activated, "{isa}, {precision}");
+            let mut finished = want.clone();
+            Epilogue::ActivationInPlace(f).finish(isa, MatMut::row_major(&mut finished, n, o));
+            assert_eq!(finished, want_activated, "{isa}, {precision}");
             let c = MatMut::row_major(&mut y, n, o);
             let epilogue = Epilogue::ActivationInPlace(f);
             isa.linear_with(c, x, &w, Init::Bias(&bias), added, epilogue);

@@ -3,7 +3,8 @@
 //! A loss that adds over parts is given one micro-batch after another. Any other is given the vectors of the whole step: a
 //! first pass over the micro-batches makes them and keeps nothing else, the loss gives the derivative by each, and a second
 //! pass with the same masks, this time with a tape, takes them to the parameters (Gao, Zhang, Han and Callan, "Scaling deep
-//! contrastive learning batch size under memory limited setup", 2021). Either way the memory is that of one micro-batch.
+//! contrastive learning batch size under memory limited setup", 2021). Either way activations are
+//! kept of one micro-batch; the second way keeps a vector and a derivative of every text as well.
 
 use crate::loss::{Batch, Loss, LossGradient, StepSize};
 use crate::pairs::TokenPairs;

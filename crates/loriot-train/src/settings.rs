@@ -98,8 +98,9 @@ impl TrainSettings {
         at_least_1("gradient-accumulation-steps", self.gradient_accumulation_steps as u64)?;
         let n_rows = self.batch_size.saturating_mul(self.gradient_accumulation_steps);
         let is_right = n_rows <= MAX_ROWS as usize;
-        let expected = "1048576 rows a step or fewer, accumulated batches included";
-        check("batch-size", is_right, self.batch_size.to_string(), expected)?;
+        let found = format!("{} times {}", self.batch_size, self.gradient_accumulation_steps);
+        let name = "batch-size times gradient-accumulation-steps";
+        check(name, is_right, found, "at most 1048576 rows a step")?;
         let positive = |name, value: f64| {
             let is_right = value.is_finite() && value > 0.0;
             check(name, is_right, value.to_string(), "a finite number above 0")
@@ -224,7 +225,11 @@ mod tests {
         let settings = TrainSettings { batch_size: 1 << 20, ..Default::default() };
         settings.check().unwrap();
         let settings = TrainSettings { gradient_accumulation_steps: 2, ..settings };
-        assert!(error(settings).starts_with("`batch-size` is 1048576, expected 1048576 rows a"));
+        assert_eq!(
+            error(settings),
+            "`batch-size times gradient-accumulation-steps` is 1048576 times 2, expected at most \
+             1048576 rows a step"
+        );
         let settings = TrainSettings { hidden_dropout: 1.0, ..Default::default() };
         assert_eq!(error(settings), "`dropout` is 1, expected from 0 to below 1");
     }

@@ -1,9 +1,13 @@
 //! How A starts: each number from a counter, so that it depends on the seed and its place alone.
 
 use super::config::Init;
-use crate::architecture::{LinearKind, LinearSite};
+use crate::architecture::LinearSite;
 use loriot_kernels::random::SplitMix64;
 use std::f64::consts::TAU;
+
+/// Kinds of linear layers when the numbers of A were fixed: another would change every run. A later kind needs numbers of
+/// its own.
+const N_KINDS: usize = 6;
 
 /// The `(r, i)` numbers of A for one layer.
 ///
@@ -12,7 +16,7 @@ use std::f64::consts::TAU;
 /// gaussian   normal with standard deviation 1/r
 /// ```
 pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, usize)) -> Vec<f32> {
-    let module = (site.layer * LinearKind::COUNT + site.kind as usize) as u64;
+    let module = (site.layer * N_KINDS + site.kind as usize) as u64;
     let key = mix(mix(seed) ^ module);
     let uniform = |counter: u64| (mix(key ^ counter) >> 11) as f64 / (1u64 << 53) as f64;
     let number = |at: u64| match init {
@@ -34,6 +38,7 @@ fn mix(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::architecture::LinearKind;
 
     const SITE: LinearSite = LinearSite { layer: 1, kind: LinearKind::Value };
 
@@ -59,6 +64,21 @@ mod tests {
     fn gaussian_has_the_deviation_of_one_over_the_rank() {
         let (mean, deviation) = moments(&matrix(Init::Gaussian, 42, SITE, (16, 400)));
         assert!(mean.abs() < 0.0032 && (deviation - 1.0 / 16.0).abs() < 0.0025, "{deviation}");
+    }
+
+    /// Computed a second time, in Python.
+    #[test]
+    fn golden_numbers() {
+        let site = LinearSite { layer: 3, kind: LinearKind::Output };
+        assert_eq!(LinearKind::COUNT, N_KINDS, "a new kind of layer needs numbers of its own");
+        assert_eq!(
+            matrix(Init::Kaiming, 42, SITE, (1, 4)),
+            [0.1782443, 0.2532984, -0.20299625, -0.38975015]
+        );
+        assert_eq!(
+            matrix(Init::Kaiming, 7, site, (1, 4)),
+            [-0.3107916, -0.38336128, -0.20817617, 0.16590495]
+        );
     }
 
     #[test]

@@ -120,6 +120,7 @@ impl Adapter {
         for module in &self.modules {
             let role = Role::Linear(module.site, Part::Weight);
             let mut weight_oi = weights.of(role).into_owned();
+            weights.release(role);
             module.add_to(&mut weight_oi);
             if let Some(at) = weight_oi.iter().position(|value| !value.is_finite()) {
                 let (module, value) = (self.family.module_name(module.site), weight_oi[at]);

@@ -154,7 +154,7 @@ fn names_of(sites: &[LinearSite], model: &Config) -> Vec<String> {
 fn short_names(family: &Family, kinds: &[LinearKind]) -> Vec<String> {
     let short = |&kind: &LinearKind| {
         let suffix = family.suffix(kind);
-        suffix.strip_prefix("attention.self.").unwrap_or(suffix).to_owned()
+        suffix.strip_prefix(family.unsaid).unwrap_or(suffix).to_owned()
     };
     let mut names: Vec<String> = kinds.iter().map(short).collect();
     names.sort();

@@ -92,7 +92,6 @@ pub(crate) fn isas_and_precisions() -> impl Iterator<Item = (Isa, Precision)> {
 }
 
 /// The tiny golden model's folder.
-/// The tiny golden model's folder.
 pub(crate) fn tiny() -> String {
     golden_path("tiny_bert").to_str().unwrap().to_owned()
 }

@@ -3,7 +3,7 @@
 //! A loss sees all vectors of a step at once: queries, any number of candidates a row, which texts are equal, which rows
 //! share a query, and the labels. Some losses are sums over rows, divided by the size of the step; such a loss may be
 //! given a step in parts (micro-batches) and be added up. One that compares a query with the candidates of other rows needs
-//! the whole step; [`crate::accumulate`] gives it that in constant memory.
+//! the whole step; [`crate::accumulate`] gives it that without keeping the activations of more than one micro-batch.
 
 mod cosine_squared;
 
