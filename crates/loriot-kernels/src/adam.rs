@@ -83,15 +83,14 @@ fn adam_body<L: Lanes>(
 mod tests {
     use super::*;
     use crate::reference::adam as reference;
-    use crate::testing::{EPSILON, assert_within, noise, wide};
+    use crate::testing::{EPSILON, assert_within, isas, noise, wide};
 
     #[test]
     fn steps_match_reference_at_every_length_on_every_isa() {
         // The last two go through more than one block.
         for len in (0..=130).chain([BLOCK, 2 * BLOCK + 5]) {
             let start = noise(len + 1, 1);
-            for (isa, weight_decay) in
-                Isa::available().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 0.01)])
+            for (isa, weight_decay) in isas().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 0.01)])
             {
                 let (mut w, mut m, mut v) = (start.clone(), vec![0.0; len + 1], vec![0.0; len + 1]);
                 let [mut wide_w, mut wide_m, mut wide_v] = [&w, &m, &v].map(|x| wide(&x[1..]));
@@ -130,7 +129,7 @@ mod tests {
             weight_decay: 0.0,
             step: 1,
         };
-        for isa in Isa::available() {
+        for isa in isas() {
             let mut w = [0.5];
             isa.adam(&mut w, &mut [0.0], &mut [0.0], &[0.0], &step);
             assert_eq!(w, [0.5], "{isa}");

@@ -322,7 +322,7 @@ impl<L: Lanes> Generator<L> {
 mod tests {
     use super::*;
     use crate::reference::dropout as reference;
-    use crate::testing::{EPSILON, assert_within, noise};
+    use crate::testing::{EPSILON, assert_within, isas, noise};
 
     fn stream(row: u32, site: Site) -> Stream {
         Stream::new(0x0123_4567_89ab_cdef, 3, TextKey::product(row, 0), 2, site)
@@ -341,7 +341,7 @@ mod tests {
                         if kept { x * (1.0 / (1.0 - p)) } else { 0.0 }
                     })
                     .collect();
-                for isa in Isa::available() {
+                for isa in isas() {
                     let mut y = vec![7.0; len];
                     isa.dropout_to(&mut y, x, stream, first_element, p);
                     assert_eq!(y, want, "{isa}, length {len}, from {first_element}");
@@ -362,7 +362,7 @@ mod tests {
             reference::dropout(&mut text, stream, 0, p);
             want.extend(text);
         }
-        for isa in Isa::available() {
+        for isa in isas() {
             let mut got = x.clone();
             let dropout = TextDropout { p, streams_b: &streams, offsets: &offsets };
             isa.dropout_texts(&mut got, width, &dropout);

@@ -99,7 +99,7 @@ fn add_column_sums_body<L: Lanes>(dbias_o: &mut [f32], dy_no: &[f32]) {
 mod tests {
     use super::*;
     use crate::reference::elementwise as reference;
-    use crate::testing::{EPSILON, assert_within, noise, wide};
+    use crate::testing::{EPSILON, assert_within, isas, noise, wide};
 
     #[test]
     fn dot_matches_reference_at_every_length_on_every_isa() {
@@ -109,7 +109,7 @@ mod tests {
             let want = reference::dot(&wide(a), &wide(b));
             // |fl(a·b) − a·b| ≤ len·ε·Σ|a[i]·b[i]| for any order of the additions.
             let magnitude: f64 = a.iter().zip(b).map(|(a, b)| f64::from(a * b).abs()).sum();
-            for isa in Isa::available() {
+            for isa in isas() {
                 let what = format!("{isa}, length {len}");
                 let bound = |_| len as f64 * EPSILON * magnitude;
                 assert_within(&[isa.dot(a, b)], &[want], bound, &what);
@@ -124,7 +124,7 @@ mod tests {
             let want = reference::dot(&wide(x), &wide(x));
             let scalar = Isa::SCALAR.sum_squares(x);
             assert!((scalar - want).abs() <= len as f64 * f64::EPSILON * want, "length {len}");
-            for isa in Isa::available() {
+            for isa in isas() {
                 assert_eq!(isa.sum_squares(x).to_bits(), scalar.to_bits(), "{isa}, length {len}");
             }
         }
@@ -135,7 +135,7 @@ mod tests {
         for len in 0..=130 {
             let (x, y) = (noise(len + 1, 1), noise(len + 1, 2));
             let (x, y) = (&x[1..], &y[1..]);
-            for isa in Isa::available() {
+            for isa in isas() {
                 let what = format!("{isa}, length {len}");
                 let (mut got, mut want) = (y.to_vec(), wide(y));
                 isa.axpy(&mut got, 0.7, x);
@@ -167,7 +167,7 @@ mod tests {
             }
             let mut exact = wide(&start);
             reference::add_column_sums(&mut exact, &wide(y));
-            for isa in Isa::available() {
+            for isa in isas() {
                 let mut got = start.clone();
                 isa.add_column_sums(&mut got, y);
                 assert_eq!(got, want, "{isa}, width {width}");

@@ -169,7 +169,7 @@ fn texts(offsets: &[usize], width: usize) -> impl Iterator<Item = std::ops::Rang
 mod tests {
     use super::*;
     use crate::reference::pooling as reference;
-    use crate::testing::{EPSILON, assert_within, noise, wide};
+    use crate::testing::{EPSILON, assert_within, isas, noise, wide};
 
     /// Texts of 3, 1, 0, 5 and 2 tokens.
     const OFFSETS: [usize; 6] = [0, 3, 4, 4, 9, 11];
@@ -179,7 +179,7 @@ mod tests {
         for width in 1..=130 {
             let (x, dpooled) = (noise(11 * width + 1, 1), noise(5 * width + 1, 2));
             let (x, dpooled) = (&x[1..], &dpooled[1..]); // Off the alignment.
-            for isa in Isa::available() {
+            for isa in isas() {
                 let what = format!("{isa}, width {width}");
                 let mut pooled = vec![7.0; 5 * width];
                 isa.mean_pool(&mut pooled, x, &OFFSETS);
@@ -224,7 +224,7 @@ mod tests {
             let (x, dunit) = (noise(4 * width + 1, 1), noise(4 * width + 1, 2));
             let (x, dunit) = (&x[1..], &dunit[1..]);
             let (want_unit, want_norm) = reference::normalize(&wide(x), width);
-            for isa in Isa::available() {
+            for isa in isas() {
                 let what = format!("{isa}, width {width}");
                 let (mut unit, mut norm) = (vec![7.0; 4 * width], [7.0; 4]);
                 isa.normalize(&mut unit, &mut norm, x);
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_zero_vector_stays_zero_and_its_gradient_finite() {
-        for isa in Isa::available() {
+        for isa in isas() {
             let (mut unit, mut norm, mut dx) = ([7.0; 3], [7.0], [7.0; 3]);
             isa.normalize(&mut unit, &mut norm, &[0.0; 3]);
             assert_eq!((unit, norm), ([0.0; 3], [0.0]), "{isa}");

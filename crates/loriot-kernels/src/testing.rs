@@ -1,4 +1,14 @@
-//! Noise and comparisons shared by the tests of kernels.
+//! Levels, noise and comparisons shared by the tests of kernels.
+
+use crate::isa::{ISA_VARIABLE, Isa};
+
+/// The levels that tests run on: the one that `LORIOT_ISA` names, or all there are.
+pub(crate) fn isas() -> Vec<Isa> {
+    match std::env::var_os(ISA_VARIABLE) {
+        Some(_) => vec![Isa::from_env().expect("a level of this CPU")],
+        None => Isa::available(),
+    }
+}
 
 use crate::random::SplitMix64;
 

@@ -2,7 +2,7 @@
 
 use loriot_kernels::activation::Activation;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut, PackedWeight, Precision};
-use loriot_kernels::isa::Level;
+use loriot_kernels::isa::{ISA_VARIABLE, Level};
 use loriot_kernels::{Isa, reference};
 use std::ops::Range;
 
@@ -11,6 +11,14 @@ const SIZES: [usize; 16] = [0, 1, 2, 4, 5, 6, 7, 8, 9, 14, 15, 16, 17, 32, 33, 6
 
 /// Sizes on both sides of the edges of blocks of `k` (256, 384) and of columns (512).
 const LONG_SIZES: [usize; 6] = [256, 257, 384, 385, 513, 800];
+
+/// The levels that these tests run on: the one that `LORIOT_ISA` names, or all there are.
+fn isas() -> Vec<Isa> {
+    match std::env::var_os(ISA_VARIABLE) {
+        Some(_) => vec![Isa::from_env().expect("a level of this CPU")],
+        None => Isa::available(),
+    }
+}
 
 /// Uniform in -1..1, from the seed alone.
 fn noise(seed: usize, len: usize) -> Vec<f32> {
@@ -119,7 +127,7 @@ fn check_gemm(isa: Isa, (m, n, k): (usize, usize, usize)) {
 
 #[test]
 fn gemm_matches_reference_at_every_tile_edge_on_every_isa() {
-    for isa in Isa::available() {
+    for isa in isas() {
         for m in SIZES {
             for n in SIZES {
                 for k in SIZES {
@@ -132,7 +140,7 @@ fn gemm_matches_reference_at_every_tile_edge_on_every_isa() {
 
 #[test]
 fn gemm_matches_reference_at_every_block_edge_on_every_isa() {
-    for isa in Isa::available() {
+    for isa in isas() {
         for long in LONG_SIZES {
             check_gemm(isa, (15, 33, long));
             check_gemm(isa, (15, long, 33));
@@ -148,7 +156,7 @@ fn gemm_takes_views_that_are_contiguous_in_neither_direction() {
     let (a, b) = (noise(1, 2 * m * k), noise(2, 3 * k * n));
     let every_second = |values: &[f32], step: usize| values.iter().copied().step_by(step).collect();
     let (dense_a, dense_b): (Vec<f32>, Vec<f32>) = (every_second(&a, 2), every_second(&b, 3));
-    for isa in Isa::available() {
+    for isa in isas() {
         let (mut got, mut want) = (vec![0.0; m * n], vec![0.0; m * n]);
         let (a, b) = (Mat::strided(&a, m, k, 2 * k, 2), Mat::strided(&b, k, n, 3 * n, 3));
         isa.gemm(MatMut::row_major(&mut got, m, n), 1.0, a, b, Init::Zero);
@@ -162,7 +170,7 @@ fn gemm_takes_views_that_are_contiguous_in_neither_direction() {
 #[test]
 fn packed_weights_give_the_bits_of_gemm_in_both_directions() {
     let shapes = SIZES.iter().flat_map(|&o| SIZES.map(|i| (o, i)));
-    for isa in Isa::available() {
+    for isa in isas() {
         for (o, i) in shapes.clone().chain([(385, 70), (70, 385), (513, 800), (800, 513)]) {
             let w = noise(1, o * i);
             let packed = isa.pack(&[&w], i, Precision::F32);
@@ -229,7 +237,7 @@ fn assert_dense(c: &[f32], start: &[f32], a: Mat, b: Mat, what: &str) {
 /// Rounded operands give the product of what they were rounded to.
 #[test]
 fn products_in_bf16_are_those_of_rounded_operands_in_every_direction() {
-    for isa in Isa::available() {
+    for isa in isas() {
         let is_native = isa.has_native(Precision::Bf16);
         let round = |x: &[f32]| -> Vec<f32> {
             x.iter().map(|&x| if is_native { bf16(x) } else { x }).collect()
@@ -264,7 +272,7 @@ fn products_in_bf16_are_those_of_rounded_operands_in_every_direction() {
 
 #[test]
 fn products_in_int8_are_those_of_rounded_operands() {
-    for isa in Isa::available() {
+    for isa in isas() {
         for (n, o, i) in [(1, 1, 1), (7, 33, 31), (15, 64, 384), (33, 100, 70), (65, 385, 1536)] {
             let (x, w, bias) = (noise(1, n * i), noise(2, o * i), noise(4, o));
             let packed = isa.pack(&[&w], i, Precision::Int8);
@@ -353,7 +361,7 @@ fn int8_products_of_any_view_have_the_bits_of_the_contiguous_one() {
 fn int8_products_of_wide_layers_are_within_half_steps() {
     let (n, o, i) = (3, 40, 4100);
     let (x, w) = (noise(1, n * i), noise(2, o * i));
-    for isa in Isa::available() {
+    for isa in isas() {
         let packed = isa.pack(&[&w], i, Precision::Int8);
         let mut y = vec![0.0; n * o];
         isa.linear(MatMut::row_major(&mut y, n, o), Mat::row_major(&x, n, i), &packed, Init::Zero);
@@ -378,7 +386,7 @@ fn an_added_product_and_an_epilogue_have_the_bits_of_separate_calls() {
     let (xa, b, a) =
         (Mat::row_major(&xa, n, r), Mat::row_major(&b, r, o), Mat::row_major(&a, r, i));
     let f = Activation::Gelu;
-    for isa in Isa::available() {
+    for isa in isas() {
         for precision in [Precision::F32, Precision::Bf16] {
             let w = isa.pack(&[&w], i, precision);
             let (mut y, mut activated) = (vec![0.0; n * o], vec![0.0; n * o]);
@@ -423,7 +431,7 @@ fn stacked_blocks_make_one_weight_and_can_be_packed_anew() {
     let blocks = [noise(1, 17 * i), noise(2, 40 * i), noise(3, i)];
     let anew = [noise(4, 17 * i), noise(5, 40 * i), noise(6, i)];
     let slices = |blocks: &[Vec<f32>; 3]| blocks.concat();
-    for isa in Isa::available() {
+    for isa in isas() {
         let mut packed: PackedWeight =
             isa.pack(&[&blocks[0], &blocks[1], &blocks[2]], i, Precision::F32);
         assert_eq!(packed.n_outputs(), 58);
@@ -470,7 +478,7 @@ fn check_pieces(isa: Isa, a: Mat, b: Mat, alpha: f32) {
 fn a_product_in_pieces_has_the_bits_of_the_whole() {
     let (m, n, k) = (61, 547, 811);
     let (a, b) = (noise(1, m * k), noise(2, k * n));
-    for isa in Isa::available() {
+    for isa in isas() {
         // Pieces of a few columns take another way where the left operand is a transposed view.
         for a in [Mat::row_major(&a, m, k), Mat::row_major(&a, k, m).t()] {
             for b in [Mat::row_major(&b, k, n), Mat::row_major(&b, n, k).t()] {
@@ -486,7 +494,7 @@ fn rows_have_the_same_bits_alone_and_in_any_batch() {
     let (n, o, i) = (43, 100, 1_700);
     let (x, w, bias) = (noise(1, n * i), noise(2, o * i), noise(3, o));
     let x = Mat::row_major(&x, n, i);
-    let isas = Isa::available().into_iter();
+    let isas = isas().into_iter();
     for (isa, precision) in isas.flat_map(|isa| Precision::ALL.map(|precision| (isa, precision))) {
         let packed = isa.pack(&[&w], i, precision);
         for init in [Init::Zero, Init::Bias(&bias), Init::Accumulate] {
@@ -514,6 +522,7 @@ fn rows_have_the_same_bits_alone_and_in_any_batch() {
     }
 }
 
+/// Compares levels with each other, so it runs on all there are whatever `LORIOT_ISA` names.
 #[test]
 fn fused_levels_agree_to_the_bit() {
     let is_fused = |isa: &Isa| !matches!(isa.level(), Level::Scalar | Level::Amx);

@@ -3,7 +3,7 @@
 use super::*;
 use crate::dropout::{Site, TextKey};
 use crate::reference::attention::Attention;
-use crate::testing::{EPSILON, assert_within, greatest, noise, wide};
+use crate::testing::{EPSILON, assert_within, greatest, isas, noise, wide};
 
 fn streams(n: u32) -> Vec<Stream> {
     (0..n).map(|row| Stream::new(9, 1, TextKey::query(row), 4, Site::AttentionProbs)).collect()
@@ -34,7 +34,7 @@ fn check_against_reference(lengths: &[usize], heads: usize, k: usize, dropout: O
     let longest = lengths.iter().max().copied().unwrap_or(0) as f64;
     let relative = ((2.0 * k as f64 * (k as f64).sqrt()) + 3.0 * longest + 32.0) * EPSILON;
     let (ctx_bound, dqkv_bound) = (relative * greatest(&want_ctx), relative * greatest(&want_dqkv));
-    for isa in Isa::available() {
+    for isa in isas() {
         let what = format!("{isa}, {heads}×{k}, lengths {lengths:?}, dropout {dropout:?}");
         let dropout = dropout.map(|p| AttentionDropout { p, streams_b: &streams });
         let mut scratch = AttentionScratch::new();
@@ -85,7 +85,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
     let (heads, k) = (3, 32);
     let (offsets, d, n) = (offsets(&lengths), heads * k, 191);
     let (qkv, dctx, streams) = (noise(3 * d * n, 1), noise(d * n, 2), streams(5));
-    for isa in Isa::available() {
+    for isa in isas() {
         let mut scratch = AttentionScratch::new();
         let (mut ctx, mut dqkv) = (vec![0.0; d * n], vec![0.0; 3 * d * n]);
         let dropout = Some(AttentionDropout { p: 0.1, streams_b: &streams });
@@ -109,7 +109,7 @@ fn a_sequence_has_the_same_bits_alone_and_in_a_batch() {
 
 #[test]
 fn no_tokens_and_empty_sequences_are_left_alone() {
-    for isa in Isa::available() {
+    for isa in isas() {
         let mut scratch = AttentionScratch::new();
         isa.attention(&mut [], &[], &[0], 2, None, &mut scratch);
         isa.attention(&mut [], &[], &[0, 0], 2, None, &mut scratch);
@@ -122,7 +122,7 @@ fn no_tokens_and_empty_sequences_are_left_alone() {
 #[test]
 fn large_scores_do_not_overflow() {
     let qkv = [300.0, 300.0, 1.0, -300.0, 300.0, 2.0];
-    for isa in Isa::available() {
+    for isa in isas() {
         let mut ctx = [7.0; 2];
         isa.attention(&mut ctx, &qkv, &[0, 2], 1, None, &mut AttentionScratch::new());
         assert_eq!(ctx[0], 1.5, "equal keys share the query, {isa}");

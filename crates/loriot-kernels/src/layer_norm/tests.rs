@@ -3,7 +3,7 @@
 use super::*;
 use crate::dropout::{Site, TextKey};
 use crate::reference::layer_norm as reference;
-use crate::testing::{EPSILON, assert_within, greatest, noise, wide};
+use crate::testing::{EPSILON, assert_within, greatest, isas, noise, wide};
 
 /// As `torch.nn.LayerNorm` of BERT.
 const EPS: f32 = 1e-12;
@@ -16,7 +16,7 @@ fn layer_norm_matches_reference_at_every_width_on_every_isa() {
         let (x, residual) = (&x[1..], &residual[1..]); // Off the alignment.
         let (weight, bias) = (noise(d, 3), noise(d, 4));
         let sum: Vec<f32> = x.iter().zip(residual).map(|(x, residual)| x + residual).collect();
-        for isa in Isa::available() {
+        for isa in isas() {
             for (what, input) in [("layer_norm", x), ("add_layer_norm", &sum)] {
                 let (mut y, mut xhat) = (vec![7.0; n * d], vec![7.0; n * d]);
                 let mut rstd = vec![7.0; n];
@@ -49,7 +49,7 @@ fn layer_norm_matches_reference_at_every_width_on_every_isa() {
 
 #[test]
 fn a_row_of_one_element_is_its_bias() {
-    for isa in Isa::available() {
+    for isa in isas() {
         let mut y = [7.0; 2];
         isa.layer_norm(&mut y, None, None, &[3.0, -4.0], &[5.0], &[0.25], EPS);
         assert_eq!(y, [0.25; 2], "{isa}");
@@ -60,7 +60,7 @@ fn a_row_of_one_element_is_its_bias() {
 fn what_is_saved_does_not_change_the_result_nor_do_the_rows_around_it() {
     let (n, d) = (5, 77);
     let (x, weight, bias) = (noise(n * d, 1), noise(d, 2), noise(d, 3));
-    for isa in Isa::available() {
+    for isa in isas() {
         let (mut together, mut saving) = (vec![0.0; n * d], vec![0.0; n * d]);
         isa.layer_norm(&mut together, None, None, &x, &weight, &bias, EPS);
         let mut xhat = vec![0.0; n * d];
@@ -88,7 +88,7 @@ fn rows_of_three_terms_have_the_bits_of_their_sums_wherever_they_lie() {
         let sums: Vec<f32> =
             terms.iter().flat_map(|terms| -> Vec<f32> { sum_of(*terms) }).collect();
         let (weight, bias) = (noise(d, 3), noise(d, 4));
-        for isa in Isa::available() {
+        for isa in isas() {
             let [mut y, mut xhat, mut want_y, mut want_xhat] = [(); 4].map(|()| vec![7.0; n * d]);
             let (mut rstd, mut want_rstd) = (vec![7.0; n], vec![7.0; n]);
             let saved = (Some(&mut want_xhat[..]), Some(&mut want_rstd[..]));
@@ -111,7 +111,7 @@ fn backward_matches_reference_at_every_width_on_every_isa() {
         let (mut want_dweight, mut want_dbias) = (wide(&weight), wide(&weight));
         let grads = (&mut want_dweight, &mut want_dbias);
         reference::layer_norm_param_grads(grads.0, grads.1, &wide_dy, &wide_xhat);
-        for isa in Isa::available() {
+        for isa in isas() {
             let what = format!("{isa}, width {d}");
             let mut dx = vec![7.0; n * d];
             isa.layer_norm_backward(&mut dx, dy, &xhat, &rstd, &weight);
@@ -139,7 +139,7 @@ fn with_dropout_both_passes_have_the_bits_of_their_parts_at_every_width_on_every
         let (a, residual, dy) = (noise(n * d + 1, 1), noise(n * d + 1, 2), noise(n * d + 1, 5));
         let (a, residual, dy) = (&a[1..], &residual[1..], &dy[1..]); // Off the alignment.
         let (weight, bias) = (noise(d, 3), noise(d, 4));
-        for (isa, p) in Isa::available().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 0.3)]) {
+        for (isa, p) in isas().into_iter().flat_map(|isa| [(isa, 0.0), (isa, 0.3)]) {
             let what = format!("{isa}, width {d}, p {p}");
             let dropout = TextDropout { p, streams_b: &streams, offsets: &offsets };
             let mut dropped = a.to_vec();
