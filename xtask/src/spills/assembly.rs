@@ -89,6 +89,9 @@ impl Function<'_> {
         let contains = |outer: &RangeInclusive<usize>, inner: &RangeInclusive<usize>| {
             outer != inner && outer.start() <= inner.start() && inner.end() <= outer.end()
         };
+        // Two jumps back to one label are one loop.
+        loops.sort_by_key(|range| (*range.start(), std::cmp::Reverse(*range.end())));
+        loops.dedup_by_key(|range| *range.start());
         let is_inner = |range: &RangeInclusive<usize>| !loops.iter().any(|l| contains(range, l));
         loops.iter().filter(|range| is_inner(range)).cloned().collect()
     }
@@ -121,7 +124,8 @@ impl Function<'_> {
 
 /// Keeps the set of registers that point to the stack true after an instruction.
 fn follow(pointers: &mut HashSet<String>, name: &str, operands: &str, is_on_stack: bool) {
-    let reads_only = ["cmp", "test", "push", "j", "call", "prefetch"];
+    // What an early return pops is for the caller; the lines after it go on with what was there.
+    let reads_only = ["cmp", "test", "push", "pop", "j", "call", "prefetch"];
     if reads_only.iter().any(|verb| name.starts_with(verb)) || operands.ends_with(')') {
         return;
     }
@@ -133,9 +137,12 @@ fn follow(pointers: &mut HashSet<String>, name: &str, operands: &str, is_on_stac
         let source = operands.split(',').next().map(registers).unwrap_or_default();
         source.iter().any(|source| pointers.contains(source))
     } else {
-        // A pointer that is moved on stays one.
+        // A pointer that is moved on stays one; a number plus a pointer is one.
         let moves = ["add", "sub", "and", "inc", "dec"].iter().any(|verb| name.starts_with(verb));
-        moves && pointers.contains(written)
+        let adds = name.starts_with("add") && !operands.contains('(');
+        let source = operands.split(',').next().map(registers).unwrap_or_default();
+        let is_added = adds && source.iter().any(|source| pointers.contains(source));
+        moves && pointers.contains(written) || is_added
     };
     if points {
         pointers.insert(written.clone());

@@ -319,14 +319,18 @@ fn int8_tile<const R: usize>(w: &weight::Int8, tile: Tile<'_, u8>) {
             }
         };
     }
-    match start {
-        Start::Zero => finish!(|r, v| _mm512_setzero_ps()),
+    // Zero and a row share a loop: of one for zeros alone the compiler makes turns too.
+    let row = match start {
+        Start::Zero => Some([_mm512_setzero_ps(); 2]),
         Start::Row(values) => {
             let values = values.as_chunks().0;
-            let start = [load(&values[0]), load(&values[1])];
-            finish!(|r, v| start[v]);
+            Some([load(&values[0]), load(&values[1])])
         }
-        Start::Load => finish!(|r, v| load(&rows.row(r)[v])),
+        Start::Load => None,
+    };
+    match row {
+        Some(row) => finish!(|r, v| row[v]),
+        None => finish!(|r, v| load(&rows.row(r)[v])),
     }
 }
 
