@@ -85,7 +85,8 @@ fn open(dir: &Path) -> Result<Catalogue, CatalogueError> {
     Catalogue::open(dir, &OpenOptions { exact: false, n_threads: 1, isa: Isa::best() })
 }
 
-const BEST_THREE: SearchOptions = SearchOptions { k: 3, ef: 50, threshold: None };
+/// So few candidates that a graph of 60 products is walked: with more, every vector would be looked at.
+const BEST_THREE: SearchOptions = SearchOptions { k: 3, ef: 3, threshold: None };
 
 /// A folder with a catalogue in it, and the catalogue's path.
 fn built(index: IndexChoice) -> (tempfile::TempDir, PathBuf) {

@@ -2,9 +2,9 @@
 //!
 //! Where this departs from the paper:
 //!
-//! - Nodes are numbered in the order of their levels, highest first, and inserted in that order. The
-//!   number of nodes of a level is then fixed, not drawn: `n / connectivity^level`. Node 0 is where
-//!   every walk begins, from the first insertion on.
+//! - Nodes are numbered in the order of their levels, highest first. The number of nodes of a level is
+//!   then fixed, not drawn: `n / connectivity^level`. Node 0 is where every walk begins, from the first
+//!   insertion on. One thread inserts nodes in their order; of several, each inserts a part in its order.
 //! - A node gets its links on all levels before any other node gets a link to it, so that whoever
 //!   finds it can go on from there.
 //!
@@ -149,7 +149,7 @@ impl Links for Growing<'_> {
 }
 
 impl Growing<'_> {
-    /// Inserts a node; those before it are inserted, or being inserted by other threads.
+    /// Inserts a node. Only node 0 must be there before it.
     fn insert(&self, node: u32, scratch: &mut Scratch) {
         let HnswConfig { connectivity, ef_construction } = self.config;
         let query = self.space.vector(node);

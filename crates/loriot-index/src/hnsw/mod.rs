@@ -157,6 +157,7 @@ impl Hnsw {
         ef: usize,
         accept: impl Fn(Row) -> bool + Sync,
     ) -> Vec<Hit> {
+        assert_eq!(query.len(), vectors.dim(), "width of the query");
         let n_rows = vectors.len();
         let share = share_accepted(n_rows, &accept);
         let cost_of_all = n_rows as f64 * (COST_OF_ASKING + share);
@@ -165,7 +166,8 @@ impl Hnsw {
             let wanted = Wanted { k, ef, accepts_all: share == 1.0, budget: cost_of_all as usize };
             self.search_graph(isa, vectors, query, wanted, &accept)
         });
-        let by_graph = by_graph.flatten();
+        // Fewer than there are: a part of the graph was out of reach.
+        let by_graph = by_graph.flatten().filter(|hits| hits.len() >= k.min(n_rows));
         by_graph.unwrap_or_else(|| search_exact(isa, vectors, query, k, accept).remove(0))
     }
 
@@ -235,7 +237,8 @@ struct Wanted {
 
 /// The share of rows that `accept` accepts, estimated from some of them.
 fn share_accepted(n_rows: usize, accept: impl Fn(Row) -> bool) -> f64 {
-    // Multiples of the golden ratio spread evenly, and in step with nothing (Knuth, volume 3, 6.4).
+    // Multiples of the golden ratio are spread evenly over the rows and follow no pattern that a catalogue may have
+    // (Knuth, volume 3, 6.4).
     let row = |at: u32| (u64::from(at.wrapping_mul(2_654_435_769)) * n_rows as u64) >> 32;
     let n_accepted = (0..SAMPLE_ROWS).filter(|&at| accept(Row(row(at) as u32))).count();
     n_accepted as f64 / f64::from(SAMPLE_ROWS)

@@ -18,6 +18,7 @@
 //! A key is a row of the vector file. Slots become nodes in the order of their levels, highest first,
 //! with the entry in front. Equal vectors stay nodes of their own.
 
+use super::beam::MAX_NODES;
 use super::fault::{GraphFault, Reader, expect, u32_at, u64_at, within};
 use super::groups::Groups;
 use super::layers::{Layer, Layers};
@@ -37,6 +38,7 @@ pub(super) fn read(
     dim: usize,
     n_vectors: usize,
 ) -> Result<(Groups, Layers), GraphFault> {
+    within("number of vectors", n_vectors as u64, 0, MAX_NODES as u64)?;
     let mut reader = Reader::new(file);
     let shape = reader.take(8, "shape")?;
     expect("number of vectors", u64::from(u32_at(shape, 0)), n_vectors as u64)?;
