@@ -9,10 +9,11 @@
 //! trained linear layer.
 
 use crate::architecture::LinearKind;
+use crate::buffer::sized;
 use crate::forward::{Pass, Texts};
 use crate::lora::Member;
 use crate::model::{Layer, LayerNorm, Linear};
-use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch, sized};
+use crate::tape::{ChunkTape, Inputs, LayerGradients, LayerTape, Scratch};
 use loriot_kernels::dropout::Site;
 use loriot_kernels::gemm::{Added, Epilogue, Init, Mat, MatMut};
 

@@ -5,8 +5,7 @@
 //! adapters are ten encoders of one base.
 
 use crate::adapter::Adapter;
-use crate::encoder::OpenError;
-use crate::error::ModelError;
+use crate::error::{ModelError, OpenError};
 use crate::folder::{ModelFolder, Settings};
 use crate::hub;
 use crate::model::Model;

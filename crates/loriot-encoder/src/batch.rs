@@ -33,6 +33,14 @@ pub(crate) struct Work<'a> {
     pub(crate) adapter: usize,
 }
 
+/// Rows of a chunk that belong to one adapter. `adapter` is an index into the pass's adapters; past their end it means
+/// no adapter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Segment {
+    pub(crate) rows: Range<usize>,
+    pub(crate) adapter: usize,
+}
+
 /// Texts end to end.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packed {

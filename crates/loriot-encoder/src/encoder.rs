@@ -1,10 +1,10 @@
 //! Text in, unit vector out.
 
-use crate::adapter::{Adapter, AdapterError};
+use crate::adapter::Adapter;
 use crate::base::{self, Base, BaseOptions};
 use crate::batch::{Side, Text, Work, distinct};
 use crate::depth::Depth;
-use crate::error::{HubError, ModelError};
+pub use crate::error::OpenError;
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward, lora_layers};
 use crate::head::Head;
@@ -12,8 +12,8 @@ use crate::hub;
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
-use crate::workers::{Workers, WorkersError};
-use loriot_files::{Hint, Sha256Hasher};
+use crate::workers::Workers;
+use loriot_files::Sha256Hasher;
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::Precision;
 use std::sync::Arc;
@@ -105,65 +105,6 @@ pub enum Placement {
     /// Computed beside the weights, which all encoders of the base share: little memory for each adapter, and
     /// [`embed_together`] takes texts of several in one batch.
     Beside,
-}
-
-/// An encoder could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The name leads nowhere.
-    #[error(transparent)]
-    Hub(#[from] HubError),
-    /// The model folder is not usable.
-    #[error(transparent)]
-    Model(#[from] ModelError),
-    /// The adapter is not usable with this model.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-    /// The adapter was trained on other weights.
-    #[error(
-        "the adapter `{adapter}` was trained on `{wanted_name}` (weights {wanted}), but `{model}` \
-         has the weights {found}"
-    )]
-    OtherBase {
-        /// The adapter as given.
-        adapter: String,
-        /// The base it names.
-        wanted_name: String,
-        /// That base's weights, shortened SHA-256.
-        wanted: String,
-        /// The model as given.
-        model: String,
-        /// Its weights, shortened SHA-256.
-        found: String,
-    },
-    /// A text cannot be as short as asked for: two special tokens always stay.
-    #[error("a maximum length of {found} tokens leaves no room for text; expected 3..={limit}")]
-    MaxLength {
-        /// What was asked for.
-        found: usize,
-        /// The model's positions.
-        limit: usize,
-    },
-    /// No threads.
-    #[error(transparent)]
-    Workers(#[from] WorkersError),
-}
-
-impl Hint for OpenError {
-    fn hint(&self) -> Option<String> {
-        match self {
-            OpenError::Hub(error) => error.hint(),
-            OpenError::Model(error) => error.hint(),
-            OpenError::Adapter(error) => error.hint(),
-            OpenError::OtherBase { wanted_name, .. } => {
-                Some(format!("give the model it was trained on: `--model {wanted_name}`"))
-            }
-            OpenError::MaxLength { limit, .. } => {
-                Some(format!("give `--max-length` a value from 3 to {limit}"))
-            }
-            OpenError::Workers(_) => Some("give fewer `--threads`".into()),
-        }
-    }
 }
 
 /// A [`Base`] as one shop reads it: with an adapter or none, prompts, and a maximum length.

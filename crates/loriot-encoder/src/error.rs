@@ -1,9 +1,10 @@
 //! What can be wrong with the files of a model or an adapter, and the remedy.
 //!
 //! One type per activity: [`ModelError`] loading a model folder, [`AdapterError`] loading or
-//! fitting an adapter, [`SaveError`] writing a model folder, [`HubError`] finding either. What a
+//! fitting an adapter, [`SaveError`] writing a model folder, [`HubError`] finding either, [`OpenError`] opening an encoder. What a
 //! safetensors file itself can have is [`TensorError`], which the first two pass on.
 
+use crate::workers::WorkersError;
 use loriot_files::{Hint, OutputError, ReadFileError};
 use std::path::PathBuf;
 
@@ -438,5 +439,64 @@ impl Hint for HubError {
             }
         };
         Some(hint.into())
+    }
+}
+
+/// An encoder could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The name leads nowhere.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The model folder is not usable.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The adapter is not usable with this model.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter was trained on other weights.
+    #[error(
+        "the adapter `{adapter}` was trained on `{wanted_name}` (weights {wanted}), but `{model}` \
+         has the weights {found}"
+    )]
+    OtherBase {
+        /// The adapter as given.
+        adapter: String,
+        /// The base it names.
+        wanted_name: String,
+        /// That base's weights, shortened SHA-256.
+        wanted: String,
+        /// The model as given.
+        model: String,
+        /// Its weights, shortened SHA-256.
+        found: String,
+    },
+    /// A text cannot be as short as asked for: two special tokens always stay.
+    #[error("a maximum length of {found} tokens leaves no room for text; expected 3..={limit}")]
+    MaxLength {
+        /// What was asked for.
+        found: usize,
+        /// The model's positions.
+        limit: usize,
+    },
+    /// No threads.
+    #[error(transparent)]
+    Workers(#[from] WorkersError),
+}
+
+impl Hint for OpenError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            OpenError::Hub(error) => error.hint(),
+            OpenError::Model(error) => error.hint(),
+            OpenError::Adapter(error) => error.hint(),
+            OpenError::OtherBase { wanted_name, .. } => {
+                Some(format!("give the model it was trained on: `--model {wanted_name}`"))
+            }
+            OpenError::MaxLength { limit, .. } => {
+                Some(format!("give `--max-length` a value from 3 to {limit}"))
+            }
+            OpenError::Workers(_) => Some("give fewer `--threads`".into()),
+        }
     }
 }

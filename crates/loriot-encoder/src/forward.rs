@@ -10,12 +10,13 @@
 
 use crate::adapter::{Adapter, LoraModule};
 use crate::architecture::{LinearKind, LinearSite, QKV};
-use crate::batch::TextKey;
+use crate::batch::{Segment, TextKey};
+use crate::buffer::{copied, sized};
 use crate::depth::Depth;
 use crate::head::Head;
 use crate::lora::{Group, Lora, Member};
 use crate::model::{Layer, Linear, Model};
-use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, copied, lora_site, sized};
+use crate::tape::{ChunkTape, Dropout, LayerTape, PerStage, Scratch, lora_site};
 use loriot_kernels::Isa;
 use loriot_kernels::attention::AttentionDropout;
 use loriot_kernels::dropout::{Site, Stream, TextDropout};
@@ -210,14 +211,6 @@ impl Pass<'_> {
 pub(crate) struct Texts<'a> {
     pub(crate) offsets: &'a [usize],
     pub(crate) keys: &'a [TextKey],
-}
-
-/// Rows of a chunk that belong to one adapter. `adapter` is an index into [`Pass::adapters`]; past their end it means
-/// no adapter.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Segment {
-    pub(crate) rows: Range<usize>,
-    pub(crate) adapter: usize,
 }
 
 impl<'a> Texts<'a> {

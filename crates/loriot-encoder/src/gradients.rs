@@ -9,9 +9,10 @@
 //! how the texts are cut into chunks, nor the work into [`Task`]s.
 
 use crate::architecture::{LinearKind, NormKind};
+use crate::buffer::sized;
 use crate::forward::{Pass, Texts};
 use crate::row_product::RowProduct;
-use crate::tape::{ChunkTape, LayerTape, sized};
+use crate::tape::{ChunkTape, LayerTape};
 use crate::workers::Workers;
 use loriot_kernels::gemm::{Mat, Precision};
 

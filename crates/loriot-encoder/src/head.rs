@@ -7,8 +7,8 @@
 //! as sentence-transformers' Pooling and Normalize. The passes know only that a head makes `width` numbers of each text
 //! and, given the loss's derivative by them, the derivative by the hidden states.
 
+use crate::buffer::sized;
 use crate::folder::Pooling;
-use crate::tape::sized;
 use loriot_kernels::Isa;
 
 /// The end of an encoder.

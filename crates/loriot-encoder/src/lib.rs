@@ -8,7 +8,7 @@
 //! [`weights`] tensors from safetensors · [`folder`] what a model folder says beside the weights ·
 //! [`hub`] a folder or a Hub id · [`tokenizer`] text to ids · [`batch`] ids, packed ·
 //! [`adapter`] LoRA and its PEFT files · `model` packed weights · `depth` how far down a gradient goes ·
-//! `tape` what a pass keeps ·
+//! `buffer` memory that is kept · `tape` what a pass keeps ·
 //! `forward`, `head`, `lora`, `backward`, `row_product`, `gradients` the passes · [`base`] a model in memory, shared by
 //! its encoders · [`encoder`] text to unit vector · [`parameters`] trained tensors and Adam's moments ·
 //! [`train_model`] what a training loop drives · [`mod@reference`] the same in f64, the definition.
@@ -34,6 +34,8 @@ pub mod adapter;
 mod model;
 
 mod depth;
+
+mod buffer;
 
 mod tape;
 

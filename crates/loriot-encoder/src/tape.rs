@@ -15,8 +15,7 @@
 //! step allocates nothing once the longest batch has passed.
 
 use crate::architecture::{LinearKind, N_STAGES};
-use crate::batch::{Packed, TextKey, Work};
-use crate::forward::Segment;
+use crate::batch::{Packed, Segment, TextKey, Work};
 use crate::head::HeadTape;
 use loriot_kernels::attention::AttentionScratch;
 use loriot_kernels::dropout::{Site, Stream};
@@ -166,24 +165,4 @@ pub(crate) struct Scratch {
     pub(crate) lora: Vec<f32>,
     pub(crate) streams: Vec<Stream>,
     pub(crate) attention: AttentionScratch,
-}
-
-/// `buffer` as `len` elements, of unspecified content.
-pub(crate) fn sized(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    if buffer.capacity() < len {
-        // Nothing is carried over, and the next, somewhat longer batches fit: buffers that grew a little
-        // at a time left a quarter of a run's memory in holes between them. Whole pages of the headroom
-        // that no batch reaches are never touched.
-        *buffer = Vec::new();
-        buffer.reserve_exact(len + len / 8);
-    }
-    buffer.resize(len, 0.0);
-    buffer
-}
-
-/// `buffer` as a copy of `x`.
-pub(crate) fn copied<'a>(buffer: &'a mut Vec<f32>, x: &[f32]) -> &'a mut [f32] {
-    let buffer = sized(buffer, x.len());
-    buffer.copy_from_slice(x);
-    buffer
 }

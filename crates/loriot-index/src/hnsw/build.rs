@@ -14,17 +14,13 @@
 
 use super::HnswConfig;
 use super::beam::{Candidate, Links, Scratch, ScratchPool, Space};
-use super::groups::Groups;
+use super::groups::{Groups, N_INSERTED_ALONE};
 use super::layers::{Layer, Layers};
 use crate::Vectors;
 use loriot_kernels::Isa;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-/// Nodes inserted one after another before several threads insert at once: in a small graph the
-/// insertions under way at one time are a large part of it, and do not see each other as neighbours.
-pub(super) const N_INSERTED_ALONE: usize = 512;
 
 /// Locks for writing lists; nodes share them by the remainder of their number.
 const N_LOCKS: usize = 1 << 12;
