@@ -1,6 +1,6 @@
 //! A model folder in memory, shared by all encoders that read it.
 //!
-//! A [`Base`] is what takes memory and time: weights, packed once, tokeniser, threads. What a shop does with it is an
+//! A [`Base`] is what takes memory and time: weights, packed once, tokeniser, threads. A shop uses it through an
 //! [`Encoder`](crate::Encoder): the base alone, or with an adapter, with prompts and a maximum length of its own. Ten
 //! adapters are ten encoders of one base.
 
