@@ -161,8 +161,9 @@ impl AdamMoments {
     /// The moments of parameters that have not moved yet.
     pub(crate) fn new(parameters: &Parameters) -> AdamMoments {
         let moments = |parameter: &Parameter| {
-            let Parameter { name, shape, value, .. } = parameter.clone();
-            Moments { parameter: name, shape, m: vec![0.0; value.len()], v: vec![0.0; value.len()] }
+            let zeros = || vec![0.0; parameter.value.len()];
+            let (parameter, shape) = (parameter.name.clone(), parameter.shape.clone());
+            Moments { parameter, shape, m: zeros(), v: zeros() }
         };
         AdamMoments { all: parameters.iter().map(moments).collect() }
     }

@@ -2,8 +2,8 @@
 //!
 //! `vpmaddubsw` multiplies bytes, but saturates: a pair of its products can come to 2·255·127, and 16 bits hold half of
 //! that. Here both operands are widened to 16 bits and `vpmaddwd` adds pairs of products in 32, so that sums are exact.
-//! They are the integers of AVX-512 VNNI and of AMX, and they become numbers by the same formula: int8 products have the
-//! same bits on all three levels.
+//! They are the integers of AVX-512 VNNI and of AMX, and they become numbers by the same formula: int8 products of
+//! finite numbers have the same bits on all three levels.
 //!
 //! Activations are widened when they are packed, weights in the loop: a stored weight stays one byte, and what is read
 //! from L2 or beyond is half of what 16 bits would be. The other exact way, `vpmaddubsw` of magnitudes and signed values,

@@ -4,7 +4,7 @@
 //!
 //! A weight is packed in a [`Precision`]. f32 is f32 throughout. In bf16 both operands are rounded and products summed
 //! in f32. In int8 weights have a scale per output channel and activations one per token (over at most 1,536 inputs),
-//! and sums of bytes are exact: int8 products have the same bits on every level that multiplies integers. What an
+//! and sums of bytes are exact: int8 products of finite numbers have the same bits on every level that multiplies integers. What an
 //! instruction set cannot multiply as it is goes through f32 ([`Isa::has_native`]).
 //!
 //! # Bits

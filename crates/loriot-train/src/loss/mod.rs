@@ -10,7 +10,6 @@ mod cosine_squared;
 pub use cosine_squared::CosineSquared;
 
 use crate::rows::Rows;
-use loriot_encoder::batch::distinct;
 
 /// A loss. It has no state: the same batch gives the same bits.
 pub trait Loss: Send + Sync {
@@ -107,11 +106,6 @@ impl<'a> Batch<'a> {
         let Batch { rows, queries, candidates } = *self;
         let pairs = rows.row_of_candidates().enumerate();
         pairs.map(move |(candidate, row)| cosine(queries.get(row), candidates.get(candidate)))
-    }
-
-    /// The group of each row: rows with one query have one number, from 0 in the order of their first rows.
-    pub fn groups(&self) -> Vec<u32> {
-        distinct(self.rows.queries().iter().copied()).1
     }
 }
 
