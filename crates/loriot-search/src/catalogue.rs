@@ -95,7 +95,7 @@ pub struct OpenOptions {
 pub struct SearchOptions {
     /// Results.
     pub k: usize,
-    /// Products that a graph search looks at, at least `k`; exact search looks at all.
+    /// Distinct vectors that a graph search keeps on its way, at least `k`; exact search looks at all.
     pub ef: usize,
     /// Leave out results below this score.
     pub threshold: Option<f32>,
@@ -237,8 +237,8 @@ impl Catalogue {
     /// The `k` nearest products to each of `queries_qd`, unit vectors, among those that `accept`
     /// accepts, best first; fewer where the catalogue, or the graph, has no more.
     ///
-    /// Of equal scores the product that came first in the input stands first. `ef` is how many
-    /// products a graph looks at, at least `k`; exact search looks at all. No product is read:
+    /// Of equal scores the product that came first in the input stands first. `ef` is how many distinct
+    /// vectors a graph search keeps on its way, at least `k`; exact search looks at all. No product is read:
     /// see [`Catalogue::records`].
     pub fn candidates(
         &self,
