@@ -32,7 +32,7 @@ pub struct SearchArgs {
     #[arg(short, value_name = "N", default_value_t = 10)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     k: u32,
-    /// Best distinct vectors that a graph search keeps on its way, at least k: more finds more and takes longer
+    /// Vectors that a graph search keeps, at least k: more finds more and takes longer
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     ef: u32,
