@@ -27,6 +27,12 @@ pub enum OutputError {
         /// The path in the way.
         path: PathBuf,
     },
+    /// Somebody else is writing it.
+    #[error("`{}` is being written by another process", path.display())]
+    InUse {
+        /// The output.
+        path: PathBuf,
+    },
 }
 
 impl OutputError {
@@ -46,6 +52,9 @@ impl Hint for OutputError {
                 io::ErrorKind::PermissionDenied => Some("choose a folder you may write to".into()),
                 _ => None,
             },
+            OutputError::InUse { .. } => {
+                Some("wait until it ends, or choose another `--output`".into())
+            }
             OutputError::Exists { .. } => {
                 Some("choose another `--output`, or give `--overwrite` to replace it".into())
             }

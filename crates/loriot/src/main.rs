@@ -5,14 +5,15 @@
 //! reads its options, calls the libraries and prints.
 //!
 //! In reading order: [`commands`] one module per command · [`config_file`] options from a TOML file
-//! · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
+//! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
 //! [`table`] aligned columns.
 
 #![allow(unreachable_pub, reason = "`pub` says what a module offers to the others of the binary")]
-#![allow(clippy::print_stderr, reason = "messages of a command line belong on stderr")]
 
 mod commands;
 mod config_file;
+mod interrupt;
+mod message;
 mod progress;
 mod report;
 mod table;

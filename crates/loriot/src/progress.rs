@@ -3,6 +3,7 @@
 //! A log of a run in a terminal-less place (CI, `nohup`) stays readable: at most a line every
 //! [`LINE_EVERY`], and the last one.
 
+use crate::message::message;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
@@ -83,8 +84,8 @@ impl Progress {
     /// Prints `text` as a line of its own, above the bar where there is one.
     pub fn say(&self, text: &str) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| eprintln!("{text}")),
-            None => eprintln!("{text}"),
+            Some(bar) => bar.suspend(|| message!("{text}")),
+            None => message!("{text}"),
         }
     }
 
@@ -101,7 +102,7 @@ impl Progress {
         let left = rate * total.saturating_sub(done) as f64;
         let gap = if self.message.is_empty() { "" } else { "  " };
         let (what, message) = (&self.what, &self.message);
-        eprintln!("{what} {}/{total}{gap}{message}  {} left", self.done, seconds(left));
+        message!("{what} {}/{total}{gap}{message}  {} left", self.done, seconds(left));
     }
 }
 

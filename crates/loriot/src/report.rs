@@ -1,5 +1,7 @@
 //! Errors as the user reads them: `error:`, `caused by:`, `hint:`, and the exit status.
 
+use crate::interrupt::{self, Interrupted};
+use crate::message::message;
 use loriot_files::Hint;
 use std::error::Error;
 use std::fmt;
@@ -39,7 +41,8 @@ impl Hint for UsageError {
     }
 }
 
-/// Prints `error` to stderr, and returns 2 where the command line was wrong and 1 everywhere else.
+/// Prints `error` to stderr, and returns 2 where the command line was wrong, 130 where the work was
+/// interrupted and 1 everywhere else.
 ///
 /// A reader of our stdout that went away (`loriot search … | head`) is no error.
 pub fn print(error: &anyhow::Error) -> ExitCode {
@@ -49,7 +52,10 @@ pub fn print(error: &anyhow::Error) -> ExitCode {
     if error.chain().any(broken_pipe) {
         return ExitCode::SUCCESS;
     }
-    eprint!("{}", render(error));
+    message!("{}", render(error).trim_end());
+    if error.chain().any(|cause| cause.is::<Interrupted>()) {
+        return ExitCode::from(interrupt::STATUS);
+    }
     let is_usage = |cause: &(dyn Error + 'static)| {
         cause.is::<UsageError>()
             || cause.is::<loriot_data::ColumnError>()
@@ -85,6 +91,7 @@ fn hint_of(cause: &(dyn Error + 'static)) -> Option<String> {
     }
     first_hint!(
         UsageError,
+        Interrupted,
         loriot_data::ColumnError,
         loriot_data::ReadError,
         loriot_encoder::encoder::OpenError,

@@ -1,5 +1,6 @@
 //! Options and output that several commands share.
 
+use crate::message::message;
 use anyhow::Context;
 use clap::Args;
 use loriot_data::{ColumnName, Columns, ReadOptions, SkippedRows};
@@ -96,7 +97,7 @@ pub fn open_encoder(options: &EncoderOptions) -> anyhow::Result<Encoder> {
     let encoder = Encoder::open(options)
         .with_context(|| format!("cannot open the encoder `{}`", options.model))?;
     for note in encoder.notes() {
-        eprintln!("note: {note}");
+        message!("note: {note}");
     }
     Ok(encoder)
 }
@@ -132,7 +133,7 @@ pub fn open_apart(
     }
     let adapter = Adapter::open(&dir, &encoder.folder().config)
         .with_context(|| format!("cannot open the adapter `{adapter_name}`"))?;
-    adapter.notes.iter().for_each(|note| eprintln!("note: {note}"));
+    adapter.notes.iter().for_each(|note| message!("note: {note}"));
     Ok((encoder, adapter))
 }
 
@@ -182,9 +183,9 @@ pub fn report_skipped(skipped: &SkippedRows) {
     if skipped.count == 0 {
         return;
     }
-    eprintln!("warning: rows left out: {}; the first of them:", skipped.count);
+    message!("warning: rows left out: {}; the first of them:", skipped.count);
     for message in &skipped.first {
-        eprintln!("  {message}");
+        message!("  {message}");
     }
 }
 

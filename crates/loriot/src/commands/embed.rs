@@ -1,6 +1,7 @@
 //! `loriot embed`: a column of texts to a file of vectors.
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
+use crate::message::message;
 use crate::progress::{Progress, seconds};
 use loriot_data::read_texts;
 use loriot_encoder::Side;
@@ -66,7 +67,7 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
     write_vectors(&args.output, format, &embedded, labels)?;
     let (n, dim) = (embedded.len(), embedded.dim());
     embedded.discard_partial()?;
-    eprintln!(
+    message!(
         "Embedded {n} texts as vectors of {dim} in {} to `{}`",
         seconds(begun.elapsed().as_secs_f64()),
         args.output.display()
@@ -90,12 +91,12 @@ pub(super) fn embed_with_progress(
         EmbedEvent::Begun { n_distinct } => {
             progress = Some(Progress::new("embedding", n_distinct as u64));
         }
-        EmbedEvent::StartedOver => eprintln!(
+        EmbedEvent::StartedOver => message!(
             "note: `{}` was left by another run (other texts, model or options); starting over",
             partial.display()
         ),
         EmbedEvent::Resumed { n_done: before } => {
-            eprintln!("Resuming: {before} texts were embedded by a run that was interrupted");
+            message!("Resuming: {before} texts were embedded by a run that was interrupted");
             n_done = before;
             if let Some(progress) = &mut progress {
                 progress.start_at(before as u64);

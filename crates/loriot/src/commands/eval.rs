@@ -1,6 +1,7 @@
 //! `loriot eval`: how well a model ranks judged pairs, beside its base and beside chance.
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
+use crate::message::message;
 use crate::progress::Progress;
 use crate::table;
 use loriot_data::{Pair, read_pairs};
@@ -123,7 +124,7 @@ fn grades(pairs: &[Pair]) -> Option<Vec<f64>> {
     let grades: Vec<f64> = pairs.iter().filter_map(|pair| pair.grade.map(f64::from)).collect();
     if !grades.is_empty() && grades.len() < pairs.len() {
         let missing = pairs.len() - grades.len();
-        eprintln!("note: {missing} rows have no grade; nDCG takes the labels of all rows instead");
+        message!("note: {missing} rows have no grade; nDCG takes the labels of all rows instead");
     }
     (grades.len() == pairs.len()).then_some(grades)
 }

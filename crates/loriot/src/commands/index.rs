@@ -2,6 +2,7 @@
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use super::embed::embed_with_progress;
+use crate::message::message;
 use crate::progress::{Progress, seconds};
 use loriot_data::{ColumnName, Deduplicate, read_products};
 use loriot_encoder::Side;
@@ -106,7 +107,7 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     embedded.discard_partial()?;
 
     let took = begun.elapsed().as_secs_f64();
-    eprintln!(
+    message!(
         "Indexed {} products ({n_repeated} repeated ones left out) in {} to `{}`: {}, {:.1} MB",
         manifest.n_products,
         seconds(took),

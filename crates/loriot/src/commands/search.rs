@@ -1,6 +1,7 @@
 //! `loriot search`: a query, or many from stdin, to the nearest products of a catalogue.
 
 use super::common::{self, PrecisionOption, ReadingOptions};
+use crate::message::message;
 use crate::report::UsageError;
 use anyhow::{Context, bail};
 use loriot_encoder::Side;
@@ -167,7 +168,7 @@ impl Search<'_> {
             };
             common::print_text(&(heading + &results.iter().map(result_line).collect::<String>()))?;
             if let (Some(threshold), []) = (self.args.threshold, &results[..]) {
-                eprintln!("note: no product's cosine with `{query}` reaches {threshold}");
+                message!("note: no product's cosine with `{query}` reaches {threshold}");
             }
         }
         Ok(())

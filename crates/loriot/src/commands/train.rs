@@ -2,6 +2,7 @@
 
 use super::common::{self, ModelOptions, RowOptions};
 use super::train_display::{Display, print_report};
+use crate::message::message;
 use crate::report::UsageError;
 use loriot_data::{Pair, read_pairs};
 use loriot_encoder::Precision;
@@ -182,7 +183,7 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let folder = RunFolder::open(&args.output.output, &args.output.start())?;
     if args.output.resume.is_some() && folder.checkpoint().is_none() {
         let output = args.output.output.display();
-        eprintln!("note: `{output}` has no checkpoint yet; the run starts at the beginning");
+        message!("note: `{output}` has no checkpoint yet; the run starts at the beginning");
     }
     let train = read_rows(&args.train, &args.rows)?;
     let eval = read_rows(&args.eval, &args.rows)?;
@@ -195,7 +196,7 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let n_positive = train.iter().filter(|pair| pair.relevance_label > threshold).count();
     if n_positive == 0 || n_positive == train.len() {
         let kind = if n_positive == 0 { "negative" } else { "positive" };
-        eprintln!("warning: every training row is {kind}; nothing can be told apart by them");
+        message!("warning: every training row is {kind}; nothing can be told apart by them");
     }
     let job = Job {
         train: TokenPairs::new(&encoder, &train),

@@ -1,6 +1,7 @@
 //! A training run on the terminal: bars while it goes, a table at its end.
 
 use super::common;
+use crate::message::message;
 use crate::progress::{Progress, count, seconds};
 use crate::table;
 use loriot_train::metrics_log::StepRecord;
@@ -61,15 +62,15 @@ impl Display {
             Event::Started { plan, step, n_parameters } => {
                 let (rows, steps) = (count(plan.n_rows as f64), count(plan.total_steps as f64));
                 let parameters = count(n_parameters as f64);
-                eprintln!("training {parameters} parameters on {rows} rows for {steps} steps");
+                message!("training {parameters} parameters on {rows} rows for {steps} steps");
                 if step > 0 {
-                    eprintln!("going on after step {step}");
+                    message!("going on after step {step}");
                 }
                 let mut progress = Progress::new("training", plan.total_steps);
                 progress.start_at(step);
                 self.steps = Some(progress);
             }
-            Event::Warning(text) => eprintln!("warning: {text}"),
+            Event::Warning(text) => message!("warning: {text}"),
             Event::Step { record, n_rows } => {
                 self.rates.add(record, n_rows);
                 if let Some(steps) = &mut self.steps {
@@ -93,7 +94,7 @@ impl Display {
                 let text = format!("{when}: ROC-AUC {:.4}", evaluation.roc_auc);
                 match &self.steps {
                     Some(steps) => steps.say(&text),
-                    None => eprintln!("{text}"),
+                    None => message!("{text}"),
                 }
             }
         }
@@ -145,7 +146,7 @@ pub(super) fn print_report(
     common::print_text(&table::render(&header, &rows))?;
     warn_if_worse(best_metric, report);
     let best = output.join("best");
-    eprintln!("trained in {}; the best epoch is in `{}`", seconds(duration), best.display());
+    message!("trained in {}; the best epoch is in `{}`", seconds(duration), best.display());
     Ok(())
 }
 
@@ -156,6 +157,6 @@ fn warn_if_worse(metric: BestMetric, report: &Report) {
     if let (Some(before), Some(best)) = (before, best)
         && !metric.is_better(best, before)
     {
-        eprintln!("warning: no epoch was better in {metric} than the model before training");
+        message!("warning: no epoch was better in {metric} than the model before training");
     }
 }
