@@ -150,6 +150,19 @@ fn gemm_matches_reference_at_every_block_edge_on_every_isa() {
     }
 }
 
+/// Blocks of rows have at most 512, blocks of columns 128: products with several of each, and of no terms at all.
+#[test]
+fn gemm_matches_reference_with_several_blocks_of_rows_and_of_columns() {
+    for isa in isas() {
+        for (m, n, k) in [(530, 200, 40), (1030, 129, 385), (300, 600, 33)] {
+            check_gemm(isa, (m, n, k));
+        }
+        for (m, n) in [(15, 129), (15, 300), (513, 128), (600, 300), (1, 300), (300, 1), (300, 3)] {
+            check_gemm(isa, (m, n, 0));
+        }
+    }
+}
+
 #[test]
 fn gemm_takes_views_that_are_contiguous_in_neither_direction() {
     let (m, n, k) = (15, 33, 20);

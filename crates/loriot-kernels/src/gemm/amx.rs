@@ -13,7 +13,7 @@ mod micro_kernels;
 use std::arch::asm;
 use std::arch::x86_64::*;
 
-use super::avx512_copy::{Avx512, load, load_words, row_of, row_part, store};
+use super::avx512_copy::{Avx512, Rows, load, load_words, store};
 use super::avx512_int8::{Int8Columns, quantize};
 use super::avx512_pack::{
     interleave_halves, load_1, load_2, pack_left_transposed, pack_right_bf16, pack_transposed,
@@ -26,6 +26,8 @@ use super::{Mat, PackedWeight};
 use crate::isa::{Isa, Level};
 use crate::lanes;
 use micro_kernels::*;
+use std::cell::Cell;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -33,14 +35,34 @@ use std::ops::Range;
 const MR: usize = 2 * TILE;
 const NR: usize = tiles::NR;
 
+/// Proof that this thread's tile registers are in use. It is made and ended by [`with_tiles`] alone, neither outlives its
+/// `body` nor goes to another thread, and a thread has one at a time.
+#[derive(Clone, Copy)]
+pub(super) struct Tiles<'t> {
+    avx512: Avx512,
+    /// Rows of the tiles of the left operand and of the sums.
+    rows: usize,
+    /// Bound to the lifetime of the registers' use, and to this thread: raw pointers are not sent.
+    of: PhantomData<(&'t (), *const ())>,
+}
+
+thread_local! {
+    /// Whether this thread holds [`Tiles`].
+    static IN_USE: Cell<bool> = const { Cell::new(false) };
+}
+
 /// Runs `body` with this thread's tile registers in use: those of the right operand are 16 rows of 64 bytes, and so are
 /// those of the left operand and the sums, unless there are fewer than 16 rows at all: then they have these, so that
-/// nothing else is read, multiplied or written. `body` is told how many.
+/// nothing else is read, multiplied or written.
 ///
 /// # Panics
 ///
-/// If the level is not [`Level::Amx`].
-pub(super) fn with_tiles<R>(isa: Isa, n_rows: usize, body: impl FnOnce(usize) -> R) -> R {
+/// If the level is not [`Level::Amx`], or inside of another `body`, whose tiles would be others afterwards.
+pub(super) fn with_tiles<R>(
+    isa: Isa,
+    n_rows: usize,
+    body: impl for<'t> FnOnce(Tiles<'t>) -> R,
+) -> R {
     /// `LDTILECFG`'s operand (Intel's manual, volume 1, 18.2).
     #[repr(C, align(64))]
     struct TileConfig {
@@ -56,9 +78,11 @@ pub(super) fn with_tiles<R>(isa: Isa, n_rows: usize, body: impl FnOnce(usize) ->
         fn drop(&mut self) {
             // SAFETY: made only below, where the CPU has tiles.
             unsafe { asm!("tilerelease", options(nostack, nomem, preserves_flags)) };
+            IN_USE.set(false);
         }
     }
     assert_eq!(isa.level(), Level::Amx, "instruction set");
+    let avx512 = Avx512::new(isa);
     let tile_rows = n_rows.clamp(1, TILE);
     let mut config = TileConfig {
         palette: 1,
@@ -68,13 +92,14 @@ pub(super) fn with_tiles<R>(isa: Isa, n_rows: usize, body: impl FnOnce(usize) ->
         rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
     };
     config.rows[..6].fill(tile_rows as u8);
+    assert!(!IN_USE.replace(true), "tiles inside of tiles");
     // SAFETY: an `Isa` of this level exists only where the CPU has tiles and the system lets the process use them; the
     // operand is 64 readable bytes that describe a valid configuration.
     unsafe {
         asm!("ldtilecfg [{}]", in(reg) &raw const config, options(nostack, readonly, preserves_flags));
     }
     let _release = Release;
-    body(tile_rows)
+    body(Tiles { avx512, rows: tile_rows, of: PhantomData })
 }
 
 /// What the tiles of up to 32 rows of 32 sums start from, or end in.
@@ -104,12 +129,11 @@ fn row_tiles(rows: usize, tile_rows: usize) -> usize {
 ///
 /// # Safety
 ///
-/// Between the ends of [`with_tiles`], which gave `tile_rows`, with micro-kernels for up to 16 and up to 32 rows whose steps
-/// have `planes` planes.
+/// The micro-kernels are for up to 16 and up to 32 rows, and their steps have `planes` planes.
 #[inline]
 unsafe fn run_tile(
     tile: Tile<'_, u16>,
-    tile_rows: usize,
+    Tiles { rows: tile_rows, .. }: Tiles<'_>,
     planes: usize,
     [rows_16, rows_32]: [unsafe fn(&Run); 2],
 ) {
@@ -121,35 +145,37 @@ unsafe fn run_tile(
     static ZEROS: [f32; NR] = [0.0; NR];
     let is_whole = rows == row_tiles * tile_rows;
     assert!(c.len() >= (rows - 1) * c_stride + NR, "length of the result");
-    let mut sums: Sums;
-    let (start, start_stride) = match start {
-        Start::Zero => (ZEROS.as_ptr().cast(), 0),
-        Start::Row(values) => (values[..NR].as_ptr().cast(), 0),
-        Start::Load if is_whole => (c.as_ptr().cast(), 4 * c_stride),
-        Start::Load => {
-            sums = [[0.0; NR]; MR];
-            for (sums, c) in sums[..rows].iter_mut().zip(c.chunks(c_stride)) {
-                sums.copy_from_slice(&c[..NR]);
-            }
-            (sums.as_ptr().cast(), 4 * NR)
-        }
-    };
     if row_tiles == 1 {
         prefetch_result(c, c_stride, rows);
     }
+    let mut loaded: Sums;
+    // What stands in the result is read and written through one pointer.
+    let result: *mut u8 = c.as_mut_ptr().cast();
+    let (start, start_stride): (*const u8, usize) = match start {
+        Start::Zero => (ZEROS.as_ptr().cast(), 0),
+        Start::Row(values) => (values[..NR].as_ptr().cast(), 0),
+        Start::Load if is_whole => (result, 4 * c_stride),
+        Start::Load => {
+            loaded = [[0.0; NR]; MR];
+            for (loaded, c) in loaded[..rows].iter_mut().zip(c.chunks(c_stride)) {
+                loaded.copy_from_slice(&c[..NR]);
+            }
+            (loaded.as_ptr().cast(), 4 * NR)
+        }
+    };
     let micro_kernel = if row_tiles == 1 { rows_16 } else { rows_32 };
     let (a, b) = (a.as_ptr().cast(), b.as_ptr().cast());
     if is_whole {
-        let (sums, sums_stride) = (c.as_mut_ptr().cast(), 4 * c_stride);
+        let (sums, sums_stride) = (result, 4 * c_stride);
         let run = Run { a, b, n_steps, start, start_stride, sums, sums_stride };
-        // SAFETY: the caller's promise; the lengths were checked above, and the rows are all there.
+        // SAFETY: the caller's promise; the tiles are in use, the lengths were checked above, and the rows are all there.
         unsafe { micro_kernel(&run) };
     } else {
         let mut made = MaybeUninit::<Sums>::uninit();
         let (sums, sums_stride) = (made.as_mut_ptr().cast(), 4 * NR);
         let run = Run { a, b, n_steps, start, start_stride, sums, sums_stride };
-        // SAFETY: the caller's promise; the lengths were checked above, and `made` has 32 rows, of which those that
-        // are to be read have been written then.
+        // SAFETY: the caller's promise; the tiles are in use, the lengths were checked above, and `made` has 32 rows, of
+        // which those that are to be read have been written then.
         let made: &[[f32; NR]] = unsafe {
             micro_kernel(&run);
             std::slice::from_raw_parts(made.as_ptr().cast(), rows)
@@ -194,23 +220,20 @@ fn place_in_strips(
 
 /// bf16 times bf16.
 #[derive(Clone, Copy)]
-pub(super) struct Bf16 {
-    avx512: Avx512,
-    tile_rows: usize,
+pub(super) struct Bf16<'t> {
+    tiles: Tiles<'t>,
 }
 
 /// Of `k`: a strip of 32 rows fills two thirds of a 48 KiB L1 cache.
 const BF16_KC: usize = 512;
 
-impl Bf16 {
-    /// With what [`with_tiles`] gives.
-    pub(super) fn new(isa: Isa, tile_rows: usize) -> Bf16 {
-        assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Bf16 { avx512: Avx512::new(isa), tile_rows }
+impl<'t> Bf16<'t> {
+    pub(super) fn new(tiles: Tiles<'t>) -> Bf16<'t> {
+        Bf16 { tiles }
     }
 }
 
-impl kernel::Kernel for Bf16 {
+impl kernel::Kernel for Bf16<'_> {
     type Unit = u16;
     const MR: usize = MR;
     const NR: usize = NR;
@@ -220,8 +243,8 @@ impl kernel::Kernel for Bf16 {
     const A_STRIDE: usize = BF16_KC;
 
     fn tile(self, tile: Tile<'_, u16>) {
-        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
-        unsafe { run_tile(tile, self.tile_rows, 1, [bf16_16, bf16_32]) }
+        // SAFETY: micro-kernels for up to 16 and up to 32 rows, of one plane.
+        unsafe { run_tile(tile, self.tiles, 1, [bf16_16, bf16_32]) }
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
@@ -230,14 +253,14 @@ impl kernel::Kernel for Bf16 {
             if a.row_stride() == 1 {
                 pack_left_transposed::<1>(strips, a, alpha, place_in_strips(a, 1, BF16_KC));
             } else {
-                self.avx512.with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
+                self.tiles.avx512.with_contiguous(a, |a| pack_left_bf16(strips, a, alpha));
             }
         }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
         // SAFETY: `self` exists only where an `Isa` proved the features that are enabled.
-        self.avx512.with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
+        self.tiles.avx512.with_contiguous(b, |b| unsafe { pack_right_bf16(panel, b, scale) });
     }
 
     fn pack_transposed(
@@ -258,16 +281,16 @@ impl kernel::Kernel for Bf16 {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        self.avx512.copy(dst, dst_stride, src, alpha);
+        self.tiles.avx512.copy(dst, dst_stride, src, alpha);
     }
 }
 
-/// The strips of contiguous rows, rounded to bf16 and filled up with zeros to whole steps.
+/// The strips of some rows, rounded to bf16 and filled up with zeros to whole steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
+fn pack_left_bf16(strips: &mut [u16], a: Rows, alpha: f32) {
     for row in 0..a.n_rows() {
         let RowPlace { first, step, .. } = RowPlace::new(row, a.n_rows(), (1, BF16_STEP, BF16_KC));
-        let values = row_of(a, row);
+        let values = a.row(row);
         for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
             let [low, high] = load_2(values, alpha);
             store_bf16(to.first_chunk_mut().expect("a step"), _mm512_cvtne2ps_pbh(high, low));
@@ -277,24 +300,21 @@ fn pack_left_bf16(strips: &mut [u16], a: Mat, alpha: f32) {
 
 /// f32 times f32, each split in three bf16.
 #[derive(Clone, Copy)]
-pub(super) struct Split {
-    avx512: Avx512,
-    tile_rows: usize,
+pub(super) struct Split<'t> {
+    tiles: Tiles<'t>,
     is_mirrored: bool,
 }
 
 /// Of `k`: a strip of 32 rows is 72 KiB, which streams through L1 at a quarter of what AMX takes to multiply it.
 const SPLIT_KC: usize = 384;
 
-impl Split {
-    /// With what [`with_tiles`] gives.
-    pub(super) fn new(isa: Isa, tile_rows: usize) -> Split {
-        assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Split { avx512: Avx512::new(isa), tile_rows, is_mirrored: false }
+impl<'t> Split<'t> {
+    pub(super) fn new(tiles: Tiles<'t>) -> Split<'t> {
+        Split { tiles, is_mirrored: false }
     }
 }
 
-impl kernel::Kernel for Split {
+impl kernel::Kernel for Split<'_> {
     type Unit = u16;
     const MR: usize = MR;
     const NR: usize = NR;
@@ -309,8 +329,8 @@ impl kernel::Kernel for Split {
     fn tile(self, tile: Tile<'_, u16>) {
         let micro_kernels: [unsafe fn(&Run); 2] =
             if self.is_mirrored { [mirrored_16, mirrored_32] } else { [split_16, split_32] };
-        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`.
-        unsafe { run_tile(tile, self.tile_rows, PLANES, micro_kernels) }
+        // SAFETY: micro-kernels for up to 16 and up to 32 rows, of three planes.
+        unsafe { run_tile(tile, self.tiles, PLANES, micro_kernels) }
     }
 
     fn pack_left(self, strips: &mut [u16], a: Mat, alpha: f32) {
@@ -320,14 +340,14 @@ impl kernel::Kernel for Split {
                 let place = place_in_strips(a, PLANES, PLANES * SPLIT_KC);
                 pack_left_transposed::<PLANES>(strips, a, alpha, place);
             } else {
-                self.avx512.with_contiguous(a, |a| pack_left_split(strips, a, alpha));
+                self.tiles.avx512.with_contiguous(a, |a| pack_left_split(strips, a, alpha));
             }
         }
     }
 
     fn pack_right(self, panel: &mut [u16], b: Mat, scale: f32) {
         // SAFETY: `self` exists only where an `Isa` proved the features that `pack_right_split` enables.
-        self.avx512.with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
+        self.tiles.avx512.with_contiguous(b, |b| unsafe { pack_right_split(panel, b, scale) });
     }
 
     fn pack_transposed(
@@ -348,21 +368,32 @@ impl kernel::Kernel for Split {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        self.avx512.copy(dst, dst_stride, src, alpha);
+        self.tiles.avx512.copy(dst, dst_stride, src, alpha);
     }
 
-    fn mirrored(self) -> Split {
+    fn mirrored(self) -> Self {
         Split { is_mirrored: !self.is_mirrored, ..self }
     }
 }
 
-/// The strips of contiguous rows: three planes, filled up with zeros to whole steps.
+/// Makes a panel of zeros that of `b`, split in three, for [`Split`]. It takes no tiles.
+///
+/// # Panics
+///
+/// If the level is not [`Level::Amx`].
+pub(super) fn pack_split_panel(isa: Isa, panel: &mut [u16], b: Mat) {
+    assert_eq!(isa.level(), Level::Amx, "instruction set");
+    // SAFETY: an `Isa` of this level exists only where there are the features that `pack_right_split` enables.
+    Avx512::new(isa).with_contiguous(b, |b| unsafe { pack_right_split(panel, b, 1.0) });
+}
+
+/// The strips of some rows: three planes, filled up with zeros to whole steps.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
+fn pack_left_split(strips: &mut [u16], a: Rows, alpha: f32) {
     for row in 0..a.n_rows() {
         let place = RowPlace::new(row, a.n_rows(), (PLANES, BF16_STEP, PLANES * SPLIT_KC));
         let RowPlace { first, plane, step } = place;
-        let values = row_of(a, row);
+        let values = a.row(row);
         for (to, values) in strips[first..].chunks_mut(step).zip(values.chunks(BF16_STEP)) {
             for (at, part) in split::<PLANES>(load_2(values, alpha)).into_iter().enumerate() {
                 store_bf16(to[at * plane..].first_chunk_mut().expect("a step"), part);
@@ -371,13 +402,13 @@ fn pack_left_split(strips: &mut [u16], a: Mat, alpha: f32) {
     }
 }
 
-/// A panel of three planes from at most 32 columns of contiguous rows.
+/// A panel of three planes from at most 32 columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
+fn pack_right_split(panel: &mut [u16], b: Rows, scale: f32) {
     const PLANE: usize = NR * BF16_STEP;
     for k in (0..b.n_rows()).step_by(2) {
         for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
-            let [first, second] = [row_part(b, k, col), row_part(b, k + 1, col)];
+            let [first, second] = [b.part(k, col), b.part(k + 1, col)];
             let parts = split::<PLANES>([load_1(first, scale), load_1(second, scale)]);
             let at = k / BF16_STEP * PLANES * PLANE + tiles::place(2, k % BF16_STEP, tile);
             let to = &mut panel[at..];
@@ -391,17 +422,14 @@ fn pack_right_split(panel: &mut [u16], b: Mat, scale: f32) {
 
 /// Activations as bytes with a scale per row, times an int8 weight.
 #[derive(Clone, Copy)]
-pub(super) struct Int8<'w> {
-    avx512: Avx512,
-    tile_rows: usize,
-    w: &'w weight::Int8,
+pub(super) struct Int8<'t> {
+    tiles: Tiles<'t>,
+    w: &'t weight::Int8,
 }
 
-impl<'w> Int8<'w> {
-    /// With what [`with_tiles`] gives.
-    pub(super) fn new(isa: Isa, tile_rows: usize, w: &'w weight::Int8) -> Int8<'w> {
-        assert_eq!(isa.level(), Level::Amx, "instruction set");
-        Int8 { avx512: Avx512::new(isa), tile_rows, w }
+impl<'t> Int8<'t> {
+    pub(super) fn new(tiles: Tiles<'t>, w: &'t weight::Int8) -> Int8<'t> {
+        Int8 { tiles, w }
     }
 }
 
@@ -421,7 +449,7 @@ impl kernel::Kernel for Int8<'_> {
     fn tile(self, tile: Tile<'_, u8>) {
         let Tile { rows, depth, block, first_col, a, b, c, c_stride, start, prefetch, .. } = tile;
         let n_steps = depth.div_ceil(INT8_STEP);
-        let row_tiles = row_tiles(rows, self.tile_rows);
+        let row_tiles = row_tiles(rows, self.tiles.rows);
         assert!(a.len() >= n_steps * row_tiles * TILE_BYTES, "length of a strip");
         assert!(b.len() >= n_steps * 2 * TILE_BYTES, "length of a panel");
         static ZEROS: [i32; NR] = [0; NR];
@@ -442,8 +470,7 @@ impl kernel::Kernel for Int8<'_> {
             sums_stride: 4 * NR,
         };
         let scales = &a[MR * INT8_KC..].as_chunks::<4>().0[..rows];
-        // SAFETY: `run` of the parent module calls kernels of this level between the ends of `with_tiles`; the operands'
-        // lengths were checked above, `ZEROS` is a row read for each of the sums', of which there are up to 32. They are
+        // SAFETY: the tiles are in use, with as many rows as `row_tiles` checked; the operands' lengths were checked above, `ZEROS` is a row read for each of the sums', of which there are up to 32. They are
         // there to be read as soon as the micro-kernel has written them. `self` exists only where an `Isa` proved the
         // features that `finish_int8` enables.
         unsafe {
@@ -458,10 +485,10 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn pack_left(self, strips: &mut [u8], a: Mat, alpha: f32) {
-        self.avx512.with_contiguous(a, |a| {
+        self.tiles.avx512.with_contiguous(a, |a| {
             for row in 0..a.n_rows() {
                 let place = RowPlace::new(row, a.n_rows(), (1, INT8_STEP, INT8_STRIDE));
-                let values = row_of(a, row);
+                let values = a.row(row);
                 let mut bytes = [[0; 2 * TILE]; INT8_KC / (2 * TILE)];
                 // SAFETY: `self` exists only where an `Isa` proved the features that `quantize` enables.
                 let scale = unsafe { quantize(&mut bytes, values, alpha) };
@@ -485,7 +512,7 @@ impl kernel::Kernel for Int8<'_> {
     }
 
     fn copy(self, dst: &mut [f32], dst_stride: usize, src: Mat, alpha: f32) {
-        self.avx512.copy(dst, dst_stride, src, alpha);
+        self.tiles.avx512.copy(dst, dst_stride, src, alpha);
     }
 }
 

@@ -29,10 +29,10 @@ impl Avx512 {
         unsafe { copy(dst, dst_stride, src, alpha) }
     }
 
-    /// Calls `body` with `src`, or with a copy of it whose rows are contiguous.
-    pub(super) fn with_contiguous<R>(self, src: Mat, body: impl FnOnce(Mat) -> R) -> R {
-        if src.col_stride() == 1 || src.n_cols() <= 1 && src.n_rows() <= 1 {
-            return body(src);
+    /// Calls `body` with the rows of `src`, or with a copy of them where they are not contiguous.
+    pub(super) fn with_contiguous<R>(self, src: Mat, body: impl FnOnce(Rows) -> R) -> R {
+        if src.col_stride() == 1 {
+            return body(Rows::new(src));
         }
         ROWS.with_borrow_mut(|rows| {
             let (n_rows, n_cols) = (src.n_rows(), src.n_cols());
@@ -40,7 +40,7 @@ impl Avx512 {
             let stride = n_cols.next_multiple_of(TILE) + TILE;
             let rows = rows.at_least(n_rows * stride);
             self.copy(rows, stride, src, 1.0);
-            body(Mat::strided(rows, n_rows, n_cols, stride, 1))
+            body(Rows::new(Mat::strided(rows, n_rows, n_cols, stride, 1)))
         })
     }
 
@@ -48,7 +48,7 @@ impl Avx512 {
     pub(super) fn with_rows(self, a: Mat, mut each: impl FnMut(usize, &[f32])) {
         self.with_contiguous(a, |a| {
             for row in 0..a.n_rows() {
-                each(row, row_of(a, row));
+                each(row, a.row(row));
             }
         });
     }
@@ -58,26 +58,49 @@ impl Avx512 {
 /// one comes from.
 const ROWS_AHEAD: usize = 4;
 
-/// Row `row` of a block, contiguous; brings a later one into the first cache.
-#[inline]
-pub(super) fn row_of<'a>(a: Mat<'a>, row: usize) -> &'a [f32] {
-    let start = (row + ROWS_AHEAD) * a.row_stride();
-    if let Some(ahead) = a.data().get(start..start + a.n_cols()) {
-        for line in ahead.chunks(TILE) {
-            // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
-        }
-    }
-    &a.data()[row * a.row_stride()..][..a.n_cols()]
-}
+/// A view whose rows are contiguous.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a>(Mat<'a>);
 
-/// At most 16 values of row `k` from `col` on; none behind the last row.
-#[inline]
-pub(super) fn row_part<'a>(b: Mat<'a>, k: usize, col: usize) -> &'a [f32] {
-    if k < b.n_rows() {
-        &b.data()[k * b.row_stride() + col..][..TILE.min(b.n_cols() - col)]
-    } else {
-        &[]
+impl<'a> Rows<'a> {
+    /// # Panics
+    ///
+    /// If the values of a row are not end to end.
+    pub(super) fn new(view: Mat<'a>) -> Rows<'a> {
+        assert_eq!(view.col_stride(), 1, "contiguous rows");
+        Rows(view)
+    }
+
+    pub(super) fn n_rows(self) -> usize {
+        self.0.n_rows()
+    }
+
+    pub(super) fn n_cols(self) -> usize {
+        self.0.n_cols()
+    }
+
+    /// Row `row`; brings a later one into the first cache.
+    #[inline]
+    pub(super) fn row(self, row: usize) -> &'a [f32] {
+        let (data, stride, cols) = (self.0.data(), self.0.row_stride(), self.0.n_cols());
+        let start = (row + ROWS_AHEAD) * stride;
+        if let Some(ahead) = data.get(start..start + cols) {
+            for line in ahead.chunks(TILE) {
+                // SAFETY: a prefetch reads nothing that the program sees; SSE is part of every x86-64.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(line.as_ptr().cast()) };
+            }
+        }
+        &data[row * stride..][..cols]
+    }
+
+    /// At most 16 values of row `row` from `col` on; none behind the last row.
+    #[inline]
+    pub(super) fn part(self, row: usize, col: usize) -> &'a [f32] {
+        if row < self.0.n_rows() {
+            &self.0.data()[row * self.0.row_stride() + col..][..TILE.min(self.0.n_cols() - col)]
+        } else {
+            &[]
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::arch::x86_64::*;
 
-use super::avx512_copy::{load, load_words, row_part, transpose};
+use super::avx512_copy::{Rows, load, load_words, transpose};
 use super::tiles::{self, BF16_STEP, TILE};
 use super::{Mat, PackedWeight};
 use std::ops::Range;
@@ -101,11 +101,12 @@ pub(super) fn pack_left_transposed<const P: usize>(
     alpha: f32,
     place: impl Fn(usize, usize, usize) -> (usize, usize),
 ) {
+    let columns = Rows::new(a.t());
     for (step, k) in (0..a.n_cols()).step_by(BF16_STEP).enumerate() {
         for row in (0..a.n_rows()).step_by(TILE) {
             let mut words = [[_mm512_setzero_ps(); P]; TILE];
             for (pair, words) in words.iter_mut().enumerate() {
-                let column = |k: usize| load_1(row_part(a.t(), k, row), alpha);
+                let column = |k: usize| load_1(columns.part(k, row), alpha);
                 let k = k + 2 * pair;
                 let parts = split::<P>([column(k), column(k + 1)]);
                 for (word, part) in words.iter_mut().zip(parts) {
@@ -128,13 +129,12 @@ pub(super) fn pack_left_transposed<const P: usize>(
     }
 }
 
-/// A panel from at most 32 columns of contiguous rows.
+/// A panel from at most 32 columns.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,avx2,fma")]
-pub(super) fn pack_right_bf16(panel: &mut [u16], b: Mat, scale: f32) {
-    let row = |k: usize, col: usize| row_part(b, k, col);
+pub(super) fn pack_right_bf16(panel: &mut [u16], b: Rows, scale: f32) {
     for k in (0..b.n_rows()).step_by(2) {
         for (tile, col) in (0..b.n_cols()).step_by(TILE).enumerate() {
-            let [first, second] = [row(k, col), row(k + 1, col)];
+            let [first, second] = [b.part(k, col), b.part(k + 1, col)];
             let rounded = _mm512_cvtne2ps_pbh(load_1(second, scale), load_1(first, scale));
             let at = tiles::place(2, k, tile);
             let to = panel[at..].first_chunk_mut().expect("a row of a tile");

@@ -321,6 +321,9 @@ impl<'a> Source<'a> {
 
     /// `n_rows` rows of `row_len` values, `row_stride` apart.
     fn new<T: Plain>(values: &'a [T], n_rows: usize, row_len: usize, row_stride: usize) -> Self {
+        if n_rows == 0 {
+            return Source::NONE;
+        }
         let size = size_of::<T>();
         let (row_len, row_stride) = (row_len * size, row_stride * size);
         Source { bytes: bytes_of(values), n_rows, row_len, row_stride }

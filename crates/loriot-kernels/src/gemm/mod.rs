@@ -226,21 +226,21 @@ impl Isa {
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::F32) => {
-                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
-                    product.run(self, amx::Split::new(self, tile_rows));
+                amx::with_tiles(self, product.c.n_rows(), |tiles| {
+                    product.run(self, amx::Split::new(tiles));
                 });
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::Bf16) => {
-                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
-                    product.run(self, amx::Bf16::new(self, tile_rows));
+                amx::with_tiles(self, product.c.n_rows(), |tiles| {
+                    product.run(self, amx::Bf16::new(tiles));
                 });
             }
             #[cfg(target_arch = "x86_64")]
             (Level::Amx, Precision::Int8) => {
                 let w = product.int8_weight();
-                amx::with_tiles(self, product.c.n_rows(), |tile_rows| {
-                    product.run(self, amx::Int8::new(self, tile_rows, w));
+                amx::with_tiles(self, product.c.n_rows(), |tiles| {
+                    product.run(self, amx::Int8::new(tiles, w));
                 });
             }
             #[cfg(not(target_arch = "x86_64"))]

@@ -1,7 +1,7 @@
 //! Packing a weight: each instruction set and precision in its own order, with the code of the kernels that read it.
 
 use super::kernel::Kernel;
-use super::tiles::{self, BF16_STEP, INT8_STEP, PLANES, TILE, from_bf16, int8_blocks, to_bf16};
+use super::tiles::{self, BF16_STEP, INT8_STEP, PLANES, from_bf16, int8_blocks, to_bf16};
 use super::weight::{Column, Int8, Panels};
 use super::{Mat, PackedWeight, Precision, scalar};
 #[cfg(target_arch = "x86_64")]
@@ -78,7 +78,7 @@ impl PackedWeight {
                 let panel = &mut panels[panel_start..][..panel_len];
                 #[cfg(target_arch = "x86_64")]
                 if w_oi.n_rows() == tiles::NR {
-                    return amx::Split::new(self.isa, TILE).pack_right(panel, w_oi.t(), 1.0);
+                    return amx::pack_split_panel(self.isa, panel, w_oi.t());
                 }
                 for row in 0..w_oi.n_rows() {
                     let column = Column::new(2, col + row);
