@@ -17,10 +17,12 @@ impl Mmap {
         if file.metadata()?.is_dir() {
             return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a directory"));
         }
-        // SAFETY: the map is read-only and private. The file must not shrink while it is mapped;
-        // every file of ours is replaced by rename, never rewritten in place, so the mapped inode
-        // stays as it is. A foreign process that truncates a model under us gets a SIGBUS, as
-        // with every loader that maps weights.
+        // SAFETY: the bytes must stay as they are while they are borrowed, and no file system promises that: this is the
+        // caller's world to keep. What we write under a name of our own is replaced by renaming, so that a map goes on with
+        // the old file; the one file that grows in place, of embeddings not yet finished, is mapped only once its writer is
+        // done. A model or catalogue that another program rewrites under us may give other numbers, each of which every
+        // reader checks or copes with as it comes; one that is cut short ends the process by SIGBUS, as with every loader
+        // that maps weights.
         unsafe { memmap2::Mmap::map(&file) }.map(Mmap)
     }
 
