@@ -1,15 +1,5 @@
-//! A catalogue with one damaged file: manifest, products, vectors or graph.
+//! A catalogue of version 1 or 2 with one damaged file; what opens is searched.
 
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use loriot_fuzz::{repository, with_one_file_replaced};
-use loriot_kernels::Isa;
-use loriot_search::catalogue::{Catalogue, OpenOptions};
-
-fuzz_target!(|input: &[u8]| {
-    let good = repository("crates/loriot-search/tests/formats/catalogue_v1");
-    let Some(folder) = with_one_file_replaced(&good, input) else { return };
-    let options = OpenOptions { exact: false, n_threads: 1, isa: Isa::best() };
-    let _ = Catalogue::open(folder.path(), &options);
-});
+libfuzzer_sys::fuzz_target!(|input: &[u8]| loriot_fuzz::targets::catalogue(input));

@@ -2,6 +2,14 @@
 //!
 //! `cargo +nightly fuzz run rows` (or `model_folder`, `adapter`, `catalogue`, `graph`) runs a target; nothing a
 //! target reads may panic, hang or allocate beyond its limits, whatever the bytes.
+//!
+//! In reading order: this file makes damaged folders · [`targets`] what is done with them · `smoke` a short run of
+//! every target, in each test run.
+
+pub mod targets;
+
+#[cfg(test)]
+mod smoke;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -22,6 +30,19 @@ pub fn with_one_file_replaced(good: &Path, input: &[u8]) -> Option<tempfile::Tem
     let replaced = &files[usize::from(choice) % files.len()];
     fs::write(replaced, content).expect("a temporary file can be written");
     Some(copy)
+}
+
+/// For each file of `good` the input that leaves it as it is: seeds to damage.
+pub fn inputs_of(good: &Path) -> Vec<Vec<u8>> {
+    let copy = tempfile::tempdir().expect("a temporary folder can be made");
+    let mut files = Vec::new();
+    copy_files(good, copy.path(), &mut files);
+    files.sort();
+    let input = |(choice, path): (usize, &PathBuf)| {
+        let content = fs::read(path).expect("a good file can be read");
+        [&[choice as u8], &content[..]].concat()
+    };
+    files.iter().enumerate().map(input).collect()
 }
 
 fn copy_files(from: &Path, to: &Path, files: &mut Vec<PathBuf>) {
@@ -50,5 +71,8 @@ mod tests {
         let replaced = copy.path().join("1_Pooling/config.json");
         assert_eq!(fs::read(replaced).expect("it is there"), b"abc");
         assert!(copy.path().join("model.safetensors").exists());
+        let inputs = inputs_of(&good);
+        let last = copy.path().join("vocab.txt");
+        assert_eq!(inputs.last().expect("files")[1..], fs::read(last).expect("it is there"));
     }
 }

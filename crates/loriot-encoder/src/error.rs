@@ -435,7 +435,8 @@ impl Hint for HubError {
             }
             HubError::NoFile { .. } => "choose a repository that has it",
             HubError::Offline { .. } | HubError::Network { .. } => {
-                "download the folder yourself where there is a network, and give its path"
+                "if it is a folder here, check its path; else download it where there is a network, and \
+                 give the path of that"
             }
         };
         Some(hint.into())

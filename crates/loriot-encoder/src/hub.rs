@@ -231,10 +231,33 @@ fn hub_error(id: &str, error: ApiError) -> HubError {
     }
 }
 
-/// `models/mine`, `./mine` and `a/b/c` are paths; `owner/name` and `name` may be ids.
+/// Endings of files that are given for a model by mistake. Names on the Hub may have a dot (`e5-v1.5`), but none
+/// of these endings.
+const FILE_ENDINGS: [&str; 16] = [
+    "arrow",
+    "bin",
+    "csv",
+    "gz",
+    "json",
+    "jsonl",
+    "npy",
+    "onnx",
+    "parquet",
+    "pt",
+    "pth",
+    "safetensors",
+    "toml",
+    "tsv",
+    "txt",
+    "zip",
+];
+
+/// `./mine`, `a/b/c`, `mine/` and `mine.toml` are paths; `owner/name` and `name` may be ids.
 fn looks_like_a_path(given: &str) -> bool {
     let is_rooted = given.starts_with(['.', '/', '~', '\\']) || Path::new(given).is_absolute();
-    is_rooted || given.ends_with('/') || given.matches(['/', '\\']).count() > 1
+    let ending = given.rsplit_once('.').map(|(_, ending)| ending.to_ascii_lowercase());
+    let is_file = ending.is_some_and(|ending| FILE_ENDINGS.contains(&ending.as_str()));
+    is_rooted || is_file || given.ends_with('/') || given.matches(['/', '\\']).count() > 1
 }
 
 /// Whether the Hub could know `id`: one or two parts of letters, digits, `-`, `_` and `.`.
@@ -278,7 +301,17 @@ mod tests {
     #[test]
     fn a_missing_path_is_an_error_without_asking_the_hub() {
         let dir = tempfile::tempdir().unwrap();
-        for path in ["./runs", "../runs", "/nowhere/at/all", "runs/a/best", "~/model", "runs/"] {
+        for path in [
+            "./runs",
+            "../runs",
+            "/nowhere/at/all",
+            "runs/a/best",
+            "~/model",
+            "runs/",
+            "train.toml",
+            "data/products.csv.GZ",
+            "mine/model.safetensors",
+        ] {
             assert_eq!(refusal(&hub(dir.path()), path), format!("no such folder: `{path}`"));
         }
         for id in ["", "two words", "a/b c", "a--b/c", "naïve"] {
@@ -294,7 +327,11 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = hub(dir.path()).resolve("owner/name", Kind::Model).unwrap_err();
         assert!(matches!(&error, HubError::Network { .. }), "{error}");
-        assert!(error.hint().unwrap().contains("download the folder yourself"));
+        let hint = error.hint().unwrap();
+        assert!(hint.contains("if it is a folder here, check its path; else download"), "{hint}");
+        // A version is no ending of a file.
+        let error = hub(dir.path()).resolve("owner/name-v1.5", Kind::Model).unwrap_err();
+        assert!(matches!(&error, HubError::Network { .. }), "{error}");
         let offline = Hub { offline: true, ..hub(dir.path()) };
         assert!(refusal(&offline, "owner/name").contains("`HF_HUB_OFFLINE` forbids"));
     }

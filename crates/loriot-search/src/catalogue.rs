@@ -191,6 +191,11 @@ impl Catalogue {
         &self.manifest
     }
 
+    /// The names of the columns that products may have beside id and title.
+    pub fn other_columns(&self) -> Vec<String> {
+        self.products.other_columns()
+    }
+
     /// Reads every file in full and compares its SHA-256 with the manifest.
     pub fn verify(&self) -> Result<(), CatalogueError> {
         Ok(self.manifest.verify(&self.dir)?)

@@ -253,6 +253,12 @@ impl ProductFile {
         Ok(ProductFile { path: path.to_owned(), bytes, metadata, n_products, has_plain_values })
     }
 
+    /// The names of the columns beside id and title, in the order of the file.
+    pub fn other_columns(&self) -> Vec<String> {
+        let fields = self.metadata.schema().fields().iter().skip(N_OWN);
+        fields.map(|field| field.name().clone()).collect()
+    }
+
     /// The records of `wanted` in their order, in which a row may occur again.
     pub fn records(&self, wanted: &[Row]) -> Result<Vec<Record>, ProductsError> {
         let mut rows: Vec<usize> = wanted.iter().map(|row| row.index()).collect();

@@ -1,17 +1,27 @@
 //! Options from a TOML file (`--config FILE`), under the names they have on the command line.
 //!
 //! ```toml
-//! train = ["a.csv", "b.csv"]      # --train a.csv b.csv
-//! learning-rate = 1e-4            # --learning-rate 0.0001
-//! no-shuffle = true               # --no-shuffle
+//! model = "all-MiniLM-L6-v2"            # --model of every command that has it
 //! column = { product_title = "name" }   # --column product_title=name
+//!
+//! [train]                               # of `loriot train` alone
+//! train = ["a.csv", "b.csv"]            # --train a.csv b.csv
+//! no-shuffle = true                     # --no-shuffle
+//!
+//! [search]
+//! k = 3                                 # -k 3
 //! ```
+//!
+//! A section wins over what stands above the first one, and the command line over both. A key that no command
+//! has, or not the one whose section it stands in, is refused whichever command runs: a slip of the hand is
+//! found at once, not when its command is used at last.
 //!
 //! The file is turned into arguments that stand before the user's own, so that clap checks both
 //! alike; a key that the command line gives as well is left out: the command line wins.
 
 use crate::report::UsageError;
 use clap::{Arg, Command};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use toml::Value;
@@ -30,12 +40,10 @@ pub fn expand(root: &Command, arguments: Vec<OsString>) -> anyhow::Result<Vec<Os
     let Some((at, subcommand)) = subcommand else { return Ok(arguments) };
 
     let mut from_file = Vec::new();
-    for (key, value) in read_table(&path)? {
-        let name = key.replace('_', "-");
-        let option =
-            option_called(subcommand, &name).ok_or_else(|| unknown_key(&path, &key, subcommand))?;
+    for (key, value) in options_for(subcommand, root, &path)? {
+        let Some(option) = option_called(subcommand, &key) else { continue };
         if !is_given(&arguments[at + 1..], option) {
-            from_file.extend(to_arguments(&name, &value).map_err(|found| {
+            from_file.extend(to_arguments(option, &value).map_err(|found| {
                 UsageError::new(format!("`{}`: `{key}` cannot be {found}", path.display()))
             })?);
         }
@@ -43,6 +51,40 @@ pub fn expand(root: &Command, arguments: Vec<OsString>) -> anyhow::Result<Vec<Os
     let mut expanded = arguments;
     expanded.splice(at + 1..at + 1, from_file);
     Ok(expanded)
+}
+
+/// What the file says to `subcommand`, by the option's name; every key of the file is known to a command.
+fn options_for(
+    subcommand: &Command,
+    root: &Command,
+    path: &Path,
+) -> anyhow::Result<BTreeMap<String, Value>> {
+    let (mut common, mut own) = (BTreeMap::new(), BTreeMap::new());
+    for (key, value) in read_table(path)? {
+        let section = root.find_subcommand(&key);
+        match (value, section) {
+            (Value::Table(section), Some(command)) => {
+                for (key, value) in section {
+                    let name = key.replace('_', "-");
+                    if option_called(command, &name).is_none() {
+                        return Err(unknown_key(path, &key, command).into());
+                    }
+                    if command.get_name() == subcommand.get_name() {
+                        own.insert(name, value);
+                    }
+                }
+            }
+            (value, _) => {
+                let name = key.replace('_', "-");
+                if !root.get_subcommands().any(|command| option_called(command, &name).is_some()) {
+                    return Err(unknown_to_all(path, &key, &value, subcommand, root).into());
+                }
+                common.insert(name, value);
+            }
+        }
+    }
+    common.extend(own);
+    Ok(common)
 }
 
 /// The value of `--config FILE` or `--config=FILE`.
@@ -61,6 +103,10 @@ fn config_path(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 fn read_table(path: &Path) -> anyhow::Result<toml::Table> {
+    if !path.exists() {
+        let missing = UsageError::new(format!("there is no file `{}`", path.display()));
+        return Err(missing.with_hint("`--config` names a TOML file of options").into());
+    }
     let bytes = loriot_files::read_limited(path, LIMIT_BYTES)?;
     let text = String::from_utf8(bytes)
         .map_err(|_| UsageError::new(format!("`{}` is not UTF-8 text", path.display())))?;
@@ -71,22 +117,43 @@ fn read_table(path: &Path) -> anyhow::Result<toml::Table> {
     })
 }
 
-fn option_called<'c>(subcommand: &'c Command, name: &str) -> Option<&'c Arg> {
-    subcommand.get_arguments().find(|option| option.get_long() == Some(name) && name != "config")
+/// The option's name: that of its long form, or the letter of the short one where it has no other.
+fn name_of(option: &Arg) -> Option<String> {
+    let short = || option.get_short().map(String::from);
+    let name = option.get_long().map(str::to_owned).or_else(short)?;
+    (!["config", "help", "version"].contains(&name.as_str())).then_some(name)
 }
 
-fn unknown_key(path: &Path, key: &str, subcommand: &Command) -> UsageError {
-    let known: Vec<_> = subcommand
-        .get_arguments()
-        .filter_map(Arg::get_long)
-        .filter(|name| !["config", "help", "version"].contains(name))
-        .collect();
-    UsageError::new(format!(
-        "`{}`: `{}` has no option `{key}`",
-        path.display(),
-        subcommand.get_name()
-    ))
-    .with_hint(format!("it has: {}", known.join(", ")))
+fn option_called<'c>(command: &'c Command, name: &str) -> Option<&'c Arg> {
+    command.get_arguments().find(|option| name_of(option).as_deref() == Some(name))
+}
+
+fn names_of_options(command: &Command) -> String {
+    command.get_arguments().filter_map(name_of).collect::<Vec<_>>().join(", ")
+}
+
+fn unknown_key(path: &Path, key: &str, command: &Command) -> UsageError {
+    let name = command.get_name();
+    UsageError::new(format!("`{}`: `{name}` has no option `{key}`", path.display()))
+        .with_hint(format!("it has: {}", names_of_options(command)))
+}
+
+fn unknown_to_all(
+    path: &Path,
+    key: &str,
+    value: &Value,
+    subcommand: &Command,
+    root: &Command,
+) -> UsageError {
+    let path = path.display();
+    let commands = root.get_subcommands().map(Command::get_name).filter(|name| *name != "help");
+    if value.is_table() {
+        return UsageError::new(format!("`{path}`: no command is called `{key}`"))
+            .with_hint(format!("sections are: {}", commands.collect::<Vec<_>>().join(", ")));
+    }
+    let (name, has) = (subcommand.get_name(), names_of_options(subcommand));
+    UsageError::new(format!("`{path}`: no command has an option `{key}`"))
+        .with_hint(format!("`{name}` has: {has}"))
 }
 
 /// Whether the user's own arguments hold `option`, in its long or its short form.
@@ -102,10 +169,14 @@ fn is_given(arguments: &[OsString], option: &Arg) -> bool {
 }
 
 /// `--name=value` for each value; on failure, what was found instead of one.
-fn to_arguments(name: &str, value: &Value) -> Result<Vec<OsString>, &'static str> {
-    let argument = |text: &str| OsString::from(format!("--{name}={text}"));
+fn to_arguments(option: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
+    let flag = match (option.get_long(), option.get_short()) {
+        (Some(long), _) => format!("--{long}"),
+        (None, short) => format!("-{}", short.expect("an option has a name")),
+    };
+    let argument = |text: &str| OsString::from(format!("{flag}={text}"));
     match value {
-        Value::Boolean(true) => Ok(vec![format!("--{name}").into()]),
+        Value::Boolean(true) => Ok(vec![flag.into()]),
         Value::Boolean(false) => Ok(Vec::new()),
         Value::Array(values) => {
             let mut arguments = Vec::new();
@@ -145,8 +216,12 @@ mod tests {
             .arg(Arg::new("rank").long("rank").short('r'))
             .arg(Arg::new("column").long("column").action(ArgAction::Append))
             .arg(Arg::new("shuffle").long("no-shuffle").action(ArgAction::SetTrue));
+        let search = Command::new("search")
+            .arg(Arg::new("k").short('k'))
+            .arg(Arg::new("exact").long("exact").action(ArgAction::SetTrue))
+            .arg(Arg::new("rank").long("rank"));
         let config = Arg::new("config").long("config").global(true);
-        let mut root = Command::new("loriot").subcommand(train).arg(config);
+        let mut root = Command::new("loriot").subcommands([train, search]).arg(config);
         root.build();
         root
     }
@@ -184,9 +259,43 @@ mod tests {
     #[test]
     fn an_unknown_key_and_a_broken_file_are_named() {
         let error = |toml| expanded(toml, "loriot train --config FILE").unwrap_err().to_string();
-        assert_eq!(error("rnak = 8"), "`FILE`: `train` has no option `rnak`");
+        assert_eq!(error("rnak = 8"), "`FILE`: no command has an option `rnak`");
+        assert_eq!(error("help = true"), "`FILE`: no command has an option `help`");
         assert_eq!(error("rank = 2020-01-01"), "`FILE`: `rank` cannot be a date");
         assert!(error("a = 1\nrank = = 8").starts_with("`FILE` line 2: "));
+    }
+
+    const ALL: &str = "rank = 8\nexact = true\ncolumn = { query = \"q\" }\n[train]\nrank = 4\n\
+                       train = \"a\"\n[search]\nk = 3\nexact = false\n";
+
+    #[test]
+    fn one_file_serves_all_commands() {
+        let got = expanded(ALL, "loriot train --config FILE").unwrap();
+        assert_eq!(got, "loriot train --column=query=q --rank=4 --train=a --config FILE");
+        let got = expanded(ALL, "loriot search --config FILE x").unwrap();
+        assert_eq!(got, "loriot search -k=3 --rank=8 --config FILE x");
+        let got = expanded(ALL, "loriot search --config FILE x -k 1 --rank 2").unwrap();
+        assert_eq!(got, "loriot search --config FILE x -k 1 --rank 2");
+    }
+
+    #[test]
+    fn a_section_is_checked_whichever_command_runs() {
+        for command in ["train", "search"] {
+            let error = |toml| {
+                let arguments = format!("loriot {command} --config FILE");
+                expanded(toml, &arguments).unwrap_err().to_string()
+            };
+            assert_eq!(error("[search]\ntrain = 1"), "`FILE`: `search` has no option `train`");
+            assert_eq!(error("[serach]\nk = 1"), "`FILE`: no command is called `serach`");
+            assert_eq!(error("rank = 1\n[train]\nk = 1"), "`FILE`: `train` has no option `k`");
+        }
+    }
+
+    #[test]
+    fn a_missing_file_is_called_missing() {
+        let error =
+            expand(&root(), ["loriot", "train", "--config", "no.toml"].map(Into::into).to_vec());
+        assert_eq!(error.unwrap_err().to_string(), "there is no file `no.toml`");
     }
 
     #[test]

@@ -4,21 +4,24 @@
 //! when the work failed and 2 when the command line was wrong. Nothing here computes: a command
 //! reads its options, calls the libraries and prints.
 //!
-//! In reading order: [`commands`] one module per command · [`config_file`] options from a TOML file
+//! In reading order: [`commands`] one module per command · [`help`] its layout · [`config_file`] options from a TOML file
 //! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
-//! [`table`] aligned columns.
+//! [`lines`] lines of stdin as they arrive · [`table`] aligned columns · [`visible`] text that a terminal can be given.
 
 #![allow(unreachable_pub, reason = "`pub` says what a module offers to the others of the binary")]
 
 mod commands;
 mod config_file;
+mod help;
 mod interrupt;
+mod lines;
 mod message;
 mod progress;
 mod report;
 mod table;
+mod visible;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{FromArgMatches, Parser};
 use std::process::ExitCode;
 
 /// Asks the system for pages of 2 MiB. With pages of 4 KiB, the weights and activations of one pass take more
@@ -32,16 +35,18 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 #[command(after_help = "\
 A first session:
   BASE=sentence-transformers/all-MiniLM-L6-v2
-  loriot train  --model $BASE --train train.csv --eval validation.csv --output run
+  loriot train  --model $BASE --train train.csv --eval eval.csv --output run
   loriot eval   --model $BASE --adapter run/best --data test.csv
-  loriot index  --model $BASE --adapter run/best --input products.csv --output shop
+  loriot index  --model $BASE --adapter run/best --input shop.csv --output shop
   loriot search shop \"red kettle\"
 
-Rows have the columns `query`, `product_title` and `relevance_label`; `--column` names others.")]
+Rows have the columns `query`, `product_title` and `relevance_label`, which is from 0 (irrelevant) to 1
+(relevant); `--column` names others.")]
 struct Cli {
     #[command(subcommand)]
     command: commands::Command,
-    /// Options from a TOML file, under the names they have here; the command line wins
+    /// TOML file of options, under the names they have here: above the first section those of every command,
+    /// in `[train]`, `[search]` … those of one. A section wins over what stands above, the command line over both
     #[arg(long, value_name = "FILE", global = true)]
     #[allow(dead_code, reason = "read before clap is; here for the help and the check")]
     config: Option<std::path::PathBuf>,
@@ -55,10 +60,10 @@ fn main() -> ExitCode {
 }
 
 fn run() -> anyhow::Result<()> {
-    let mut command = Cli::command();
+    let mut command = help::command::<Cli>();
     command.build();
     let arguments = config_file::expand(&command, std::env::args_os().collect())?;
-    let matches = Cli::command().get_matches_from(arguments);
+    let matches = help::command::<Cli>().get_matches_from(arguments);
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     commands::run(cli.command)
 }
@@ -66,6 +71,7 @@ fn run() -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -2,7 +2,10 @@
 //!
 //! `eprintln!` panics where stderr is closed or full (`2>&1 | head -1`, `2>/dev/full`), which would
 //! end hours of training for a line of text. A message that cannot be written is dropped.
+//!
+//! A message may quote a file or a name from elsewhere: nothing in it acts on the terminal but the end of a line.
 
+use crate::visible;
 use std::fmt;
 use std::io::Write;
 
@@ -17,5 +20,6 @@ pub(crate) use message;
 
 /// Writes `text` and the end of a line to stderr, in one piece; nothing happens where it cannot.
 pub fn write_line(text: fmt::Arguments<'_>) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
+    let text = format!("{text}\n");
+    let _ = std::io::stderr().write_all(visible::lines(&text).as_bytes());
 }

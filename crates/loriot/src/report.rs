@@ -92,6 +92,7 @@ fn hint_of(cause: &(dyn Error + 'static)) -> Option<String> {
     first_hint!(
         UsageError,
         Interrupted,
+        crate::commands::full_disk::PartialKept,
         loriot_data::ColumnError,
         loriot_data::ReadError,
         loriot_encoder::encoder::OpenError,

@@ -5,7 +5,7 @@
 mod support;
 
 use serde_json::{Value, json};
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 use support::{Dir, Done};
 
@@ -110,7 +110,106 @@ fn each_line_of_stdin_is_a_query() {
     let text = search_lines(&dir, "search shop -k 1", b"Red kettle").ok().stdout;
     assert_eq!(text, "query='Red kettle'\ncosine_sim_score=1.00 product='Red kettle'\n");
     let bad = search_lines(&dir, "search shop -k 1", b"Red kettle\n\xff\n");
+    assert_eq!(bad.stdout, text, "what came before the bad line is answered");
+    let bad = search_lines(&dir, "search shop -k 1", b"\n\xff\n");
     bad.refused(1, "stdin line 2 is not UTF-8 text", "");
+    let blank = search_lines(&dir, "search shop -k 1", b" \n\n").ok();
+    assert_eq!((&*blank.stdout, blank.stderr.lines().count()), ("", 1), "{}", blank.stderr);
+    for query in ["", " \t"] {
+        search(&dir, "search shop", query).refused(2, "the query is empty", "give the words");
+    }
+}
+
+/// The next line is only written when this one is answered: without an answer the test would wait for ever.
+#[test]
+fn a_line_is_answered_before_the_next_one_comes() {
+    let dir = shop("");
+    for (arguments, n_lines) in [("search shop -k 1 --json", 1), ("search shop -k 1", 2)] {
+        let mut command = dir.command(arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        let (send, answers) = std::sync::mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        let reader = std::thread::spawn(move || {
+            stdout.lines().for_each(|line| send.send(line.unwrap()).unwrap());
+        });
+        for query in ["Red kettle", "Desk lamp"] {
+            writeln!(stdin, "\n{query}\n").unwrap();
+            let answer: Vec<String> = (0..n_lines)
+                .map(|_| answers.recv_timeout(std::time::Duration::from_secs(120)).unwrap())
+                .collect();
+            let answer = answer.join("\n");
+            assert_eq!(answer.matches(query).count(), 2, "question and answer: {answer}");
+        }
+        drop(stdin);
+        assert!(child.wait().unwrap().success());
+        reader.join().unwrap();
+    }
+}
+
+#[test]
+fn a_file_of_queries_is_answered_in_its_order() {
+    let dir = shop("");
+    let queries: Vec<String> = (0..700).map(|at| format!("kettle {at}")).collect();
+    let done = search_lines(&dir, "search shop -k 1 --json", queries.join("\n").as_bytes()).ok();
+    let answered = done.stdout.lines().map(|line| {
+        let answer: Value = serde_json::from_str(line).unwrap();
+        answer["query"].as_str().unwrap().to_owned()
+    });
+    assert!(answered.eq(queries));
+}
+
+#[test]
+fn chosen_columns_follow_the_line_of_the_reference() {
+    let dir = shop("");
+    let line = search(&dir, "search shop -k 1 --columns rank,id,colour", "Blue kettle, 1.7 l");
+    let want = "cosine_sim_score=1.00 product='Blue kettle, 1.7 l' rank=1 id=a2 colour=blue\n";
+    assert_eq!(line.ok().stdout, want);
+    dir.write("all.toml", "model = \"elsewhere\"\n[search]\nk = 1\ncolumns = [\"id\"]\n");
+    let configured = "search shop --config all.toml --model MODEL";
+    let line = search(&dir, configured, "Red kettle").ok().stdout;
+    assert_eq!(line, "cosine_sim_score=1.00 product='Red kettle' id=a1\n");
+    let wrong = search(&dir, "search shop --columns rank,prise", "kettle");
+    wrong.refused(2, "no column `prise`", "there is: rank, id, score, colour");
+}
+
+#[test]
+fn no_title_and_no_query_acts_on_the_terminal() {
+    let dir = Dir::with_rows(8);
+    let title = "Red\u{202e}elttek\u{2066}\u{1b}[31m\u{9b}2J\u{200f}";
+    let rows = json!({"id": "a\u{202d}1", "product_title": title, "note": "x\u{2028}y"});
+    dir.write("products.jsonl", rows.to_string());
+    dir.loriot("index --model MODEL --input products.jsonl --output shop").ok();
+    let acts = |text: &str| {
+        text.contains(|c: char| {
+            c != '\n' && c.is_control() || "\u{200f}\u{2028}\u{202d}\u{202e}\u{2066}".contains(c)
+        })
+    };
+    let plain = search_lines(&dir, "search shop --columns id,note", title.as_bytes()).ok();
+    assert!(
+        !acts(&plain.stdout) && plain.stdout.contains("product='Red elttek  [31m 2J '"),
+        "{}",
+        plain.stdout
+    );
+    let json = search(&dir, "search shop --json", "kettle\u{202e}").ok();
+    assert!(!acts(&json.stdout), "{}", json.stdout);
+    let answer = json.json();
+    assert_eq!(answer["results"][0]["product_title"], title, "JSON is exact");
+    assert_eq!(
+        (&answer["query"], &answer["results"][0]["id"]),
+        (&json!("kettle\u{202e}"), &json!("a\u{202d}1"))
+    );
+    let none = search(&dir, "search shop --threshold 1.5", "kettle\u{202e}\u{1b}[2J").ok();
+    assert!(none.stderr.contains("kettle  [2J") && !acts(&none.stderr), "{}", none.stderr);
+    // An error that quotes a file.
+    dir.write(
+        "labels.csv",
+        "query,product_title,relevance_label\nred,kettle,\u{202e}\u{1b}[31m7\n",
+    );
+    let bad = dir.loriot("eval --model MODEL --data labels.csv");
+    bad.refused(1, "`labels.csv` line 2", "");
+    assert!(!acts(&bad.stderr), "{}", bad.stderr);
 }
 
 #[test]
@@ -231,12 +330,39 @@ fn a_killed_embedding_ends_with_the_same_bytes_when_run_again() {
     assert!(!dir.path("killed.npy.partial").exists());
 }
 
+/// A limit on the size of a file stands for a full disk, as in `stories.rs`.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_names_the_work_that_is_kept_and_the_same_command_goes_on() {
+    let dir = Dir::with_rows(200);
+    for (arguments, output) in [
+        ("embed --model MODEL --input train.csv --output v.npy", "v.npy"),
+        ("index --model MODEL --input train.csv --output shop", "shop"),
+    ] {
+        let command = dir.command(arguments);
+        let mut limited = std::process::Command::new("sh");
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" \"$@\""]);
+        limited.arg(command.get_program()).args(command.get_args());
+        let done = finished(limited.current_dir(dir.path(".")).output().unwrap());
+        let kept = format!("no space is left; `{output}.partial` keeps what is done");
+        done.refused(1, &kept, &format!("Or delete `{output}.partial`"));
+        assert!(dir.path(&format!("{output}.partial")).exists() && !dir.path(output).exists());
+        dir.loriot(arguments).ok();
+        assert!(!dir.path(&format!("{output}.partial")).exists());
+    }
+}
+
 #[test]
 fn wrong_usage_is_told_before_any_work() {
     let dir = shop("");
     for arguments in [
         "search shop kettle -k 0",
         "search shop kettle --ef 0",
+        "search shop kettle --threshold nan",
+        "search shop kettle --threshold inf",
+        "search shop kettle --threshold=-inf",
+        "eval --model MODEL --data eval.csv --positive-threshold nan",
+        "train --model MODEL --train train.csv --eval eval.csv --output x --positive-threshold inf",
         "index --model MODEL --input products.csv --output x --connectivity 1",
         "index --model MODEL --input products.csv --output x --kind tree",
         "index --model MODEL --output x",

@@ -68,7 +68,35 @@ fn options_come_from_a_file_and_the_command_line_wins() {
 
     dir.write("typo.toml", "learnin-rate = 1\n");
     let done = dir.loriot("train --config typo.toml");
-    done.refused(2, "`typo.toml`: `train` has no option `learnin-rate`", "learning-rate");
+    done.refused(2, "`typo.toml`: no command has an option `learnin-rate`", "learning-rate");
+}
+
+#[test]
+fn one_file_of_options_serves_every_command() {
+    let dir = Dir::with_rows(64);
+    let model = golden("tiny_bert");
+    let toml = format!(
+        "model = \"{model}\"\njson = true\nmax-length = 20\nepochs = 5\n\
+         [train]\ntrain = [\"train.csv\"]\neval = [\"eval.csv\"]\noutput = \"run\"\nepochs = 1\n\
+         [eval]\ndata = [\"eval.csv\"]\nbootstrap = 0\n\
+         [merge]\nadapter = \"run/best\"\noutput = \"merged\"\n"
+    );
+    dir.write("all.toml", &toml);
+    let trained = dir.loriot("train --config all.toml").ok().json();
+    assert_eq!(trained["evaluations"].as_array().unwrap().len(), 2, "the section wins");
+    let base = dir.loriot("eval --config all.toml").ok().json();
+    assert_eq!(base["roc_auc"], trained["evaluations"][0]["roc_auc"]);
+    assert!(base["intervals"].as_object().unwrap().is_empty());
+    dir.loriot("merge --config all.toml").ok();
+    // What is wrong in another command's section is told, too.
+    dir.write("all.toml", toml + "rnak = 3\n");
+    let done = dir.loriot("eval --config all.toml");
+    done.refused(2, "`all.toml`: `merge` has no option `rnak`", "it has: ");
+    dir.loriot("eval --config no.toml").refused(
+        2,
+        "there is no file `no.toml`",
+        "`--config` names",
+    );
 }
 
 #[test]
@@ -222,7 +250,13 @@ fn damaged_models_and_foreign_adapters_are_refused_and_leave_nothing_behind() {
         ("eval --data eval.csv --model cut", "model.safetensors"),
         ("eval --data eval.csv --model huge", "model.safetensors"),
         ("eval --data eval.csv --model nan", "model.safetensors"),
-        ("eval --data eval.csv --model ./nowhere", "nowhere"),
+        ("eval --data eval.csv --model ./nowhere", "no such folder: `./nowhere`"),
+        ("eval --data eval.csv --model train.toml", "no such folder: `train.toml`"),
+        (
+            "eval --data eval.csv --model missing/rows.csv.gz",
+            "no such folder: `missing/rows.csv.gz`",
+        ),
+        ("eval --data eval.csv --model eval.csv", "`eval.csv` is a file, expected the folder"),
         ("eval --data eval.csv --model MODEL --adapter ./nowhere", "nowhere"),
         ("eval --data eval.csv --model MODEL --adapter other", "adapter_config.json"),
         ("merge --model other --adapter run --output merged", "was trained on"),
@@ -289,4 +323,12 @@ fn help_shows_examples_and_defaults() {
         assert_eq!(help.contains("--precision"), command != "merge", "{help}");
         assert_eq!(help.contains("int8"), command == "eval", "{help}");
     }
+    let help = dir.loriot("--help").ok().stdout.replace('\n', " ");
+    assert!(help.contains("which is from 0 (irrelevant) to 1 (relevant)"), "{help}");
+    // Some containers say that a terminal has no width.
+    let help = |columns: &str| {
+        let done = dir.command("train --help").env("COLUMNS", columns).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    };
+    assert_eq!(help("0"), help("80"));
 }

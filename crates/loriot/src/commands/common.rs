@@ -1,6 +1,7 @@
 //! Options and output that several commands share.
 
 use crate::message::message;
+use crate::visible;
 use anyhow::Context;
 use clap::Args;
 use loriot_data::{ColumnName, Columns, ReadOptions, SkippedRows};
@@ -178,6 +179,12 @@ pub fn parse_training_precision(text: &str) -> Result<Precision, String> {
     }
 }
 
+/// Parses a number that a cosine or a label can be compared with.
+pub fn parse_finite(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    number.is_finite().then_some(number).ok_or_else(|| "expected a finite number".into())
+}
+
 /// Tells the user which rows were left out, if any.
 pub fn report_skipped(skipped: &SkippedRows) {
     if skipped.count == 0 {
@@ -198,5 +205,5 @@ pub fn print_text(text: &str) -> anyhow::Result<()> {
 
 /// Writes `value` to stdout as one line of JSON.
 pub fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print_text(&(serde_json::to_string(value)? + "\n"))
+    print_text(&(visible::json(serde_json::to_string(value)?) + "\n"))
 }

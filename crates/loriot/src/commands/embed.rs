@@ -18,7 +18,8 @@ use std::time::Instant;
 #[command(after_help = "\
 Examples:
   loriot embed --model all-MiniLM-L6-v2 --input products.csv --output vectors.npy
-  loriot embed --model run --input log.parquet --text-column query --as-queries --output q.parquet
+  loriot embed --model run --input log.parquet --text-column query \\
+    --as-queries --output q.parquet
 
 Vectors come in the order of the rows, one for each; equal texts are embedded once. An interrupted
 run leaves `OUTPUT.partial` behind, and the same command goes on from there.")]
@@ -40,7 +41,7 @@ pub struct EmbedArgs {
     arithmetic: PrecisionOption,
     /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
     #[arg(long, value_name = "FILE")]
-    output: PathBuf,
+    pub output: PathBuf,
     /// Replace `--output` if it exists
     #[arg(long)]
     overwrite: bool,

@@ -23,11 +23,14 @@ const PROGRESS_TEXTS: usize = 256;
 #[command(after_help = "\
 Examples:
   loriot eval --model sentence-transformers/all-MiniLM-L6-v2 --data test.csv
-  loriot eval --model sentence-transformers/all-MiniLM-L6-v2 --adapter run/best --data test.csv --json
+  loriot eval --model BASE --adapter run/best --data test.csv --json
 
-`roc_auc` is over all rows; `roc_auc_per_query` is the mean over the queries with both labels, which
-is what a shopper sees. Intervals are 95 %, by bootstrap over queries. Word overlap is the share of
-the query's words that are in the title: a useful model ranks better than that.")]
+Labels are from 0 (irrelevant) to 1 (relevant).
+
+`roc_auc` is over all rows; `roc_auc_per_query` is the mean over the queries with both labels, which is
+what a shopper sees. Intervals are 95 %, by bootstrap over queries. The thresholds of `best_f1` and
+`best_accuracy` are chosen on the rows themselves, for each model its own. Word overlap is the share of the
+query's words that are in the title: a useful model ranks better than that.")]
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelOptions,
@@ -39,16 +42,17 @@ pub struct EvalArgs {
     #[command(flatten)]
     arithmetic: PrecisionOption,
     /// Rows with a label above T count as positive
-    #[arg(long, value_name = "T", default_value_t = 0.5)]
+    #[arg(long, value_name = "T", default_value_t = 0.5, help_heading = "Measuring")]
+    #[arg(value_parser = common::parse_finite)]
     positive_threshold: f32,
     /// Bootstrap resamples for the intervals; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 1000)]
+    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Measuring")]
     bootstrap: usize,
     /// Seed of the resamples
-    #[arg(long, value_name = "N", default_value_t = 42)]
+    #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Measuring")]
     seed: u64,
     /// Print one JSON object instead of a table
-    #[arg(long)]
+    #[arg(long, help_heading = "Measuring")]
     json: bool,
 }
 
@@ -163,15 +167,43 @@ impl Measurement {
         );
         text += &match self {
             Measurement::Alone(report) => alone_table(report),
-            Measurement::BesideBase(comparison) => comparison_table(comparison),
+            Measurement::BesideBase(comparison) => comparison_tables(comparison),
         };
-        let cuts = report.metrics.iter().filter_map(|m| Some((m.metric, m.threshold?)));
-        text.push('\n');
-        for (metric, threshold) in cuts {
-            text += &format!("{metric} calls a row positive from a score of {threshold:.4} on\n");
-        }
+        text += &self.thresholds_text();
         if let Some(overlap) = overlap {
             text += &format!("word overlap alone has a ROC-AUC of {overlap:.4}\n");
+        }
+        text
+    }
+
+    /// Whose thresholds the best F1 and accuracy are.
+    fn thresholds_text(&self) -> String {
+        let cuts = |report: &Report| -> Vec<_> {
+            report.metrics.iter().filter_map(|m| Some((m.metric, m.threshold?))).collect()
+        };
+        let cuts_of = cuts(self.model());
+        if cuts_of.is_empty() {
+            return "\n".into();
+        }
+        let mut text = String::from(
+            "\nbest_f1 and best_accuracy are at the thresholds that are best on these very rows\n",
+        );
+        match self {
+            Measurement::Alone(_) => {
+                for (metric, cut) in cuts_of {
+                    text += &format!("{metric}: positive from a score of {cut:.4} on\n");
+                }
+            }
+            Measurement::BesideBase(comparison) => {
+                text += "(each model's own):\n";
+                for ((metric, cut), (_, base_cut)) in
+                    cuts_of.into_iter().zip(cuts(&comparison.base))
+                {
+                    text += &format!(
+                        "{metric}: positive from {base_cut:.4} on (base), {cut:.4} on (adapter)\n"
+                    );
+                }
+            }
         }
         text
     }
@@ -185,31 +217,31 @@ fn alone_table(report: &Report) -> String {
     table::render(&["metric", "value", "interval", "random order"], &rows.collect::<Vec<_>>())
 }
 
-fn comparison_table(comparison: &Comparison) -> String {
+/// What differs, with its interval, and below it the intervals of each: side by side they would need more than
+/// the 80 columns of a terminal.
+fn comparison_tables(comparison: &Comparison) -> String {
     let Comparison { model, base, differences } = comparison;
-    let rows = model.metrics.iter().zip(&base.metrics).zip(differences).map(|((m, b), d)| {
+    let both = || model.metrics.iter().zip(&base.metrics);
+    let rows = both().zip(differences).map(|((m, b), d)| {
         vec![
             m.metric.to_string(),
             number(b.value),
-            range(b.interval),
             number(m.value),
-            range(m.interval),
             d.value.map_or_else(|| "–".into(), |value| format!("{value:+.4}")),
             range(d.interval),
             number(random(m)),
         ]
     });
-    let header = [
-        "metric",
-        "base",
-        "interval",
-        "adapter",
-        "interval",
-        "difference",
-        "interval",
-        "random order",
-    ];
-    table::render(&header, &rows.collect::<Vec<_>>())
+    let header = ["metric", "base", "adapter", "difference", "interval", "random order"];
+    let mut text = table::render(&header, &rows.collect::<Vec<_>>());
+    let has_interval = both().any(|(m, b)| m.interval.is_some() || b.interval.is_some());
+    if has_interval {
+        let rows =
+            both().map(|(m, b)| vec![m.metric.to_string(), range(b.interval), range(m.interval)]);
+        let header = ["interval of", "base", "adapter"];
+        text += &format!("\n{}", table::render(&header, &rows.collect::<Vec<_>>()));
+    }
+    text
 }
 
 /// The value of a random order, of metrics for which it depends on the data.
@@ -255,4 +287,46 @@ fn differences_json(differences: &[Difference]) -> Map<String, Value> {
 
 fn interval_json(interval: Interval) -> Value {
     json!([interval.low, interval.high])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both forms of the text, of 40 rows of 8 queries.
+    fn texts() -> [String; 2] {
+        let scores: Vec<f64> = (0..40).map(|row| f64::from(row * 7 % 40) / 40.0).collect();
+        let base_scores: Vec<f64> = (0..40).map(|row| f64::from(row * 3 % 40) / -40.0).collect();
+        let labels: Vec<f64> = (0..40).map(|row| f64::from(row % 3 == 0)).collect();
+        let queries: Vec<u32> = (0..40).map(|row| row / 5).collect();
+        let judged =
+            Judged { scores: &scores, labels: &labels, queries: Some(&queries), grades: None };
+        let options = Options { n_bootstrap: 100, ..Options::default() };
+        let beside = Measurement::BesideBase(compare(&judged, &base_scores, &options));
+        let alone = Measurement::Alone(evaluate(&judged, &options));
+        [alone.to_text(Some(0.5)), beside.to_text(Some(0.5))]
+    }
+
+    #[test]
+    fn the_tables_fit_a_terminal_of_80_columns() {
+        for text in texts() {
+            let widest = text.lines().max_by_key(|line| line.chars().count()).unwrap();
+            assert!(widest.chars().count() <= 80, "{widest}\n{text}");
+            assert!(text.contains("0.") && text.contains('…'), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_threshold_says_whose_it_is_and_where_it_was_chosen() {
+        let [alone, beside] = texts();
+        for text in [&alone, &beside] {
+            assert!(text.contains("at the thresholds that are best on these very rows"), "{text}");
+        }
+        let line =
+            |text: &str| text.lines().find(|l| l.starts_with("best_f1: ")).unwrap().to_owned();
+        assert!(line(&alone).starts_with("best_f1: positive from a score of 0."), "{alone}");
+        let said = line(&beside);
+        assert!(said.contains("(base), 0.") && said.ends_with("on (adapter)"), "{beside}");
+        assert!(said.contains("positive from -0."), "each model has its own: {beside}");
+    }
 }

@@ -23,7 +23,8 @@ use std::time::Instant;
 #[command(after_help = "\
 Examples:
   loriot index --model all-MiniLM-L6-v2 --input products.csv --output shop
-  loriot index --model all-MiniLM-L6-v2 --adapter run/best --input a.parquet b.parquet --output shop
+  loriot index --model all-MiniLM-L6-v2 --adapter run/best \\
+    --input a.parquet b.parquet --output shop
 
 A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept,
 with their types, and shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial`
@@ -43,7 +44,7 @@ pub struct IndexArgs {
     arithmetic: PrecisionOption,
     /// Folder to write the catalogue to
     #[arg(long, value_name = "DIR")]
-    output: PathBuf,
+    pub output: PathBuf,
     /// Replace what `--output` holds
     #[arg(long)]
     overwrite: bool,

@@ -17,7 +17,8 @@ const TOLERANCE: f32 = 1e-4;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Example:
-  loriot merge --model sentence-transformers/all-MiniLM-L6-v2 --adapter run/best --output merged
+  loriot merge --model sentence-transformers/all-MiniLM-L6-v2 \\
+    --adapter run/best --output merged
 
 The folder opens in Sentence Transformers, in transformers and as `--model` here. Before it gets its
 name, a set of texts is embedded with it and with base and adapter apart; the largest difference is

@@ -1,8 +1,10 @@
 //! One module per command; each exports its options (`XArgs`) and its body (`run_x`).
 
+mod columns;
 pub mod common;
 pub mod embed;
 pub mod eval;
+pub mod full_disk;
 pub mod index;
 pub mod merge;
 pub mod search;
@@ -26,8 +28,14 @@ pub fn run(command: Command) -> anyhow::Result<()> {
         Command::Train(args) => train::run_train(*args),
         Command::Eval(args) => eval::run_eval(args),
         Command::Merge(args) => merge::run_merge(args),
-        Command::Embed(args) => embed::run_embed(args),
-        Command::Index(args) => index::run_index(args),
+        Command::Embed(args) => {
+            let output = args.output.clone();
+            embed::run_embed(args).map_err(|error| full_disk::explain(error, &output))
+        }
+        Command::Index(args) => {
+            let output = args.output.clone();
+            index::run_index(args).map_err(|error| full_disk::explain(error, &output))
+        }
         Command::Search(args) => search::run_search(args),
     }
 }

@@ -1,16 +1,19 @@
 //! `loriot search`: a query, or many from stdin, to the nearest products of a catalogue.
 
+use super::columns::Columns;
 use super::common::{self, PrecisionOption, ReadingOptions};
+use crate::lines::Lines;
 use crate::message::message;
 use crate::report::UsageError;
-use anyhow::{Context, bail};
+use crate::visible::one_line;
+use anyhow::Context;
 use loriot_encoder::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_search::{Catalogue, EncoderRecord, Found, OpenOptions, SearchOptions};
-use std::io::{BufRead, IsTerminal};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
-/// Queries from stdin that are embedded and searched for together.
+/// Queries from stdin that are embedded and searched for together, at most.
 const BATCH_QUERIES: usize = 256;
 
 /// Search a catalogue
@@ -19,10 +22,13 @@ const BATCH_QUERIES: usize = 256;
 Examples:
   loriot search shop \"red kettle\"
   loriot search shop \"red kettle\" -k 3 --threshold 0.7 --json
+  loriot search shop \"red kettle\" --columns rank,id,price
   loriot search shop --json < queries.txt
 
-The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter`
-only if they have moved; they must be the same. Without a query, each line of stdin is one.")]
+The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter` only
+if they have moved; they must be the same.
+
+Without a query, each line of stdin that is not blank is one, and is answered when it has arrived.")]
 pub struct SearchArgs {
     /// Catalogue, as `loriot index` wrote it
     #[arg(value_name = "DIR")]
@@ -39,6 +45,7 @@ pub struct SearchArgs {
     ef: u32,
     /// Leave out results with a lower cosine [default: none are left out]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    #[arg(value_parser = common::parse_finite)]
     threshold: Option<f32>,
     /// Compare the query with every product even if the catalogue has a graph
     #[arg(long)]
@@ -46,6 +53,10 @@ pub struct SearchArgs {
     /// Check every file of the catalogue against its SHA-256 first
     #[arg(long)]
     verify: bool,
+    /// What to print of a result after its title: rank, id, score and the catalogue's own columns. `--json`
+    /// has them all
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    columns: Vec<String>,
     /// Print a JSON object per query
     #[arg(long)]
     json: bool,
@@ -68,6 +79,11 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
             .with_hint("give a query, or a file of them: `loriot search DIR < queries.txt`")
             .into());
     }
+    if args.query.as_ref().is_some_and(|query| query.trim().is_empty()) {
+        return Err(UsageError::new("the query is empty")
+            .with_hint("give the words to search for: `loriot search DIR \"red kettle\"`")
+            .into());
+    }
     let encoder_options = encoder_options(&args)?;
     let open_options = OpenOptions {
         exact: args.exact,
@@ -75,6 +91,7 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
         isa: encoder_options.isa,
     };
     let catalogue = Catalogue::open(&args.catalogue, &open_options)?;
+    let columns = Columns::new(&args.columns, &catalogue.other_columns())?;
     if args.verify {
         catalogue.verify()?;
     }
@@ -87,10 +104,10 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
     })?;
     catalogue.check_encoder(&EncoderRecord::new(&encoder, &encoder_options))?;
 
-    let search = Search { args: &args, catalogue: &catalogue, encoder: &encoder };
+    let search = Search { args: &args, catalogue: &catalogue, columns, encoder: &encoder };
     match &args.query {
-        Some(query) => search.run(&[query.as_str()]),
-        None => search.run_lines(std::io::stdin().lock()),
+        Some(query) => search.run(std::slice::from_ref(query)),
+        None => search.run_lines(std::io::stdin()),
     }
 }
 
@@ -121,41 +138,39 @@ struct Answer<'a> {
 struct Search<'a> {
     args: &'a SearchArgs,
     catalogue: &'a Catalogue,
+    columns: Columns,
     encoder: &'a Encoder,
 }
 
 impl Search<'_> {
-    /// Searches for each line that is not blank, and prints results in the order of the lines.
-    fn run_lines(&self, mut input: impl BufRead) -> anyhow::Result<()> {
-        let (mut queries, mut line, mut number) = (Vec::new(), Vec::new(), 0);
+    /// Searches for each line that is not blank, and prints results in the order of the lines. What has arrived
+    /// is answered before more is waited for.
+    fn run_lines(&self, input: impl Read) -> anyhow::Result<()> {
+        let (mut lines, mut n_queries) = (Lines::new(input), 0);
         loop {
-            line.clear();
-            number += 1;
-            let is_end = input.read_until(b'\n', &mut line).context("cannot read stdin")? == 0;
-            let Ok(query) = std::str::from_utf8(&line) else {
-                bail!("stdin line {number} is not UTF-8 text");
-            };
-            if !query.trim().is_empty() {
-                queries.push(query.trim().to_owned());
+            let batch = lines.next_batch(BATCH_QUERIES);
+            if !batch.lines.is_empty() {
+                self.run(&batch.lines)?;
+                n_queries += batch.lines.len();
             }
-            if is_end || queries.len() == BATCH_QUERIES {
-                let batch: Vec<&str> = queries.iter().map(String::as_str).collect();
-                self.run(&batch)?;
-                queries.clear();
-            }
-            if is_end {
+            if let Some(end) = batch.end {
+                end?;
+                if n_queries == 0 {
+                    message!("note: stdin has no query: all of it is blank");
+                }
                 return Ok(());
             }
         }
     }
 
-    fn run(&self, queries: &[&str]) -> anyhow::Result<()> {
+    fn run(&self, queries: &[String]) -> anyhow::Result<()> {
         let options = SearchOptions {
             k: self.args.k as usize,
             ef: self.args.ef as usize,
             threshold: self.args.threshold,
         };
-        let vectors_qd = self.encoder.embed(queries, Side::Query);
+        let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
+        let vectors_qd = self.encoder.embed(&queries, Side::Query);
         let results = self.catalogue.search(&vectors_qd, &options)?;
         for (query, results) in queries.iter().zip(&results) {
             if self.args.json {
@@ -166,21 +181,19 @@ impl Search<'_> {
                 Some(_) => String::new(),
                 None => format!("query='{}'\n", one_line(query)),
             };
-            common::print_text(&(heading + &results.iter().map(result_line).collect::<String>()))?;
+            let lines = results.iter().map(|found| self.line_of(found));
+            common::print_text(&(heading + &lines.collect::<String>()))?;
             if let (Some(threshold), []) = (self.args.threshold, &results[..]) {
                 message!("note: no product's cosine with `{query}` reaches {threshold}");
             }
         }
         Ok(())
     }
-}
 
-fn result_line(found: &Found) -> String {
-    let title = one_line(&found.product_title);
-    format!("cosine_sim_score={:.2} product='{title}'\n", found.score)
-}
-
-/// A title of several lines would look like several results.
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    /// The line of the reference, and after it what was asked for besides, so that a reader of the former goes
+    /// on working.
+    fn line_of(&self, found: &Found) -> String {
+        let (title, columns) = (one_line(&found.product_title), self.columns.line(found));
+        format!("cosine_sim_score={:.2} product='{title}'{columns}\n", found.score)
+    }
 }

@@ -19,14 +19,15 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  loriot train --model sentence-transformers/all-MiniLM-L6-v2 --train train.csv.gz \\
-    --eval validation.csv.gz --output run
+  loriot train --model sentence-transformers/all-MiniLM-L6-v2 \\
+    --train train.csv.gz --eval validation.csv.gz --output run
   loriot train --config train.toml --learning-rate 1e-4
-  loriot train --config train.toml --resume          after a crash; ends with the same bytes
+  loriot train --config train.toml --resume
 
-The model after the last step stands in `run`, the one after the best epoch in `run/best`: give
-either to `--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for
-semantic similarity.")]
+A run that was resumed ends with the same bytes as one that was never interrupted.
+
+The model after the last step stands in `run`, the one after the best epoch in `run/best`: give either to
+`--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for semantic similarity.")]
 #[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
 #[command(mut_arg("max_length", |arg| arg.help(
     "Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut [default: what the \
@@ -145,7 +146,7 @@ struct OutputOptions {
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
     /// Rows with a label above T count as positive in evaluations; the loss uses the label itself
-    #[arg(long, value_name = "T", default_value_t = 0.5)]
+    #[arg(long, value_name = "T", default_value_t = 0.5, value_parser = common::parse_finite)]
     positive_threshold: f32,
     /// Metric that chooses the epoch kept in `best/`: roc_auc, roc_auc_per_query, average_precision, best_f1,
     /// best_accuracy, spearman or loss
