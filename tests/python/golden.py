@@ -1,6 +1,6 @@
 """Makes the golden files of `tests/golden/` anew: by hand, through `cargo xtask golden`, in the environment of make_env.py.
 
-    python golden.py [tiny] [minilm] [traces] --model DIR --train FILE
+    python golden.py [tiny] [minilm] [traces] [losses] --model DIR --train FILE
 
 Without a part's name all are made. The same pins, seed and machine give the same bytes; tests/golden/README.md says what is
 in each file. `--model` is the folder of all-MiniLM-L6-v2, `--train` the rows that the training traces use: their first 1,280 are
@@ -13,7 +13,7 @@ import time
 
 import common
 
-PARTS = ("tiny", "minilm", "traces")
+PARTS = ("tiny", "minilm", "traces", "losses")
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     parts = args.parts or list(PARTS)
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no part called `{unknown.pop()}`; there are: {', '.join(PARTS)}")
-    if args.model is None and parts != ["tiny"]:
+    if args.model is None and {"minilm", "traces"} & set(parts):
         parser.error("`--model` is needed, the folder of all-MiniLM-L6-v2")
     for part in parts:
         start = time.time()
@@ -38,6 +38,10 @@ def main() -> None:
             import golden_minilm
 
             golden_minilm.generate(args.model)
+        elif part == "losses":
+            import golden_losses
+
+            golden_losses.generate()
         else:
             import golden_traces
 

@@ -3,7 +3,7 @@
 //! threads work is not part of it.
 
 use crate::evaluation::BestMetric;
-use crate::loss::{CosineSquared, Loss};
+use crate::loss::{Loss, LossName};
 use crate::sampler::Sampler;
 use crate::schedule::{Schedule, ScheduleKind};
 use loriot_encoder::batch::MAX_ROWS;
@@ -13,6 +13,9 @@ use loriot_files::Hint;
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TrainSettings {
+    /// What is minimised. Runs from before there was a choice have the guide's.
+    #[serde(default)]
+    pub loss: LossName,
     /// Passes over the training rows.
     pub epochs: u64,
     /// Length of the run in optimiser steps; overrides `epochs`, as in transformers.
@@ -50,6 +53,7 @@ pub struct TrainSettings {
 impl Default for TrainSettings {
     fn default() -> TrainSettings {
         TrainSettings {
+            loss: LossName::default(),
             epochs: 3,
             max_steps: None,
             batch_size: 64,
@@ -120,9 +124,9 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// What is minimised. There is one loss so far.
+    /// What is minimised.
     pub fn loss(&self) -> Box<dyn Loss> {
-        Box::new(CosineSquared)
+        self.loss.loss()
     }
 
     /// Rows of a step, but for the last of an epoch.

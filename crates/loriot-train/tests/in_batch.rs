@@ -10,63 +10,12 @@ use loriot_encoder::reference::Reference;
 use loriot_encoder::train_model::{TrainModel, Trained};
 use loriot_encoder::{DropoutRates, Text};
 use loriot_kernels::Isa;
-use loriot_train::loss::{Batch, Loss, LossGradient, StepSize, cosine, mean_loss};
+use loriot_train::loss::{Loss, MultipleNegatives, mean_loss};
 use loriot_train::{Rows, TokenPairs, accumulate};
 use support::golden;
 
-const SCALE: f64 = 5.0;
-
-/// Multiple negatives ranking (Henderson et al., 2017, section 4): each row's first candidate is its positive, and every
-/// candidate of the batch is a negative, but for other appearances of the positive's text.
-///
-/// ```text
-/// loss = −1/R · Σ_r log(exp(s·q_r·p_r) / Σ_c exp(s·q_r·c))
-/// ```
-struct MultipleNegatives;
-
-impl MultipleNegatives {
-    /// Which candidates row `row` is compared with.
-    fn compared(rows: &Rows, row: usize) -> Vec<usize> {
-        let positive = rows.candidates_of(row).start;
-        let texts = rows.candidates();
-        let is_other = |&c: &usize| c == positive || texts[c] != texts[positive];
-        (0..texts.len()).filter(is_other).collect()
-    }
-}
-
-impl Loss for MultipleNegatives {
-    fn adds_over_parts(&self) -> bool {
-        false
-    }
-
-    fn gradient(&self, batch: &Batch<'_>, step: StepSize) -> LossGradient {
-        let (rows, dim, n) = (batch.rows, batch.queries.dim(), step.n_rows as f64);
-        assert_eq!(StepSize::of(rows), step, "it is given whole steps");
-        let mut gradient = LossGradient::zero(batch);
-        for row in 0..rows.len() {
-            let (query_d, positive) = (batch.queries.get(row), rows.candidates_of(row).start);
-            let compared = MultipleNegatives::compared(rows, row);
-            let logit = |&c: &usize| SCALE * cosine(query_d, batch.candidates.get(c));
-            let logits: Vec<f64> = compared.iter().map(logit).collect();
-            let log_sum = logits.iter().map(|logit| logit.exp()).sum::<f64>().ln();
-            gradient.loss += (log_sum - logit(&positive)) / n;
-            for (&c, logit) in compared.iter().zip(logits) {
-                let is_positive = if c == positive { 1.0 } else { 0.0 };
-                let dcos = (SCALE * ((logit - log_sum).exp() - is_positive) / n) as f32;
-                let add = |to_d: &mut [f32], from_d: &[f32]| {
-                    to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to += dcos * from);
-                };
-                add(&mut gradient.dquery_rd[row * dim..][..dim], batch.candidates.get(c));
-                add(&mut gradient.dcandidate_cd[c * dim..][..dim], query_d);
-            }
-        }
-        gradient
-    }
-
-    fn value(&self, batch: &Batch<'_>) -> f64 {
-        self.gradient(batch, StepSize::of(batch.rows)).loss
-    }
-}
+const LOSS: MultipleNegatives = MultipleNegatives { symmetric: false };
+const SCALE: f64 = 20.0;
 
 /// Six rows with one to three candidates. A query comes twice, and so does a positive.
 fn data() -> TokenPairs {
@@ -93,12 +42,20 @@ fn exact_loss(rows: &Rows, unit_td: &[f64], d: usize) -> f64 {
         let (q, p) = (&query_rd[row * d..][..d], &candidate_cd[c * d..][..d]);
         q.iter().zip(p).map(|(q, p)| q * p).sum()
     };
-    let of_row = |row: usize| {
-        let compared = MultipleNegatives::compared(rows, row);
-        let sum: f64 = compared.iter().map(|&c| (SCALE * cos(row, c)).exp()).sum();
-        sum.ln() - SCALE * cos(row, rows.candidates_of(row).start)
+    let (queries, texts, labels) = (rows.queries(), rows.candidates(), rows.labels());
+    let pairs: Vec<(usize, usize)> =
+        rows.row_of_candidates().enumerate().map(|(c, row)| (row, c)).collect();
+    let positives: Vec<(usize, usize)> =
+        pairs.iter().filter(|&&(_, c)| labels[c] > 0.5).copied().collect();
+    let is_relevant = |row: usize, c: usize| {
+        positives.iter().any(|&(r, p)| queries[r] == queries[row] && texts[p] == texts[c])
     };
-    (0..rows.len()).map(of_row).sum::<f64>() / rows.len() as f64
+    let of_pair = |&(row, positive): &(usize, usize)| {
+        let compared = (0..texts.len()).filter(|&c| c == positive || !is_relevant(row, c));
+        let sum: f64 = compared.map(|c| (SCALE * cos(row, c)).exp()).sum();
+        sum.ln() - SCALE * cos(row, positive)
+    };
+    positives.iter().map(of_pair).sum::<f64>() / positives.len() as f64
 }
 
 fn encoder() -> Encoder {
@@ -121,7 +78,7 @@ fn step(rates: DropoutRates, micro_batch_size: usize) -> (f64, Vec<(String, Vec<
     let (encoder, data) = (encoder(), data());
     let trained = Trained::Lora(adapter(&encoder));
     let mut model = TrainModel::new(encoder, trained, rates, SEED).unwrap();
-    let got = accumulate(&mut model, &MultipleNegatives, &data, &data.rows, micro_batch_size, STEP);
+    let got = accumulate(&mut model, &LOSS, &data, &data.rows, micro_batch_size, STEP);
     let gradients = model.parameters().iter();
     let gradients = gradients.map(|p| (p.name().to_owned(), p.gradient().into_owned()));
     (got.loss, gradients.collect())
@@ -190,13 +147,13 @@ fn an_evaluation_takes_steps_of_the_runs_size() {
     let (encoder, data) = (encoder(), data());
     let vectors = data.embed(|ids| encoder.embed_ids(ids), 3, &mut |_, _| {});
     let batch = vectors.batch(&data.rows);
-    let whole = MultipleNegatives.value(&batch);
-    assert_eq!(mean_loss(&MultipleNegatives, &batch, 6), whole);
+    let whole = LOSS.value(&batch);
+    assert_eq!(mean_loss(&LOSS, &batch, 6), whole);
     let parts = [0..4, 4..6].map(|part| {
         let rows = data.rows.select(part);
-        MultipleNegatives.value(&vectors.batch(&rows)) * rows.len() as f64
+        LOSS.value(&vectors.batch(&rows)) * rows.len() as f64
     });
-    let got = mean_loss(&MultipleNegatives, &batch, 4);
+    let got = mean_loss(&LOSS, &batch, 4);
     assert!((got - parts.iter().sum::<f64>() / 6.0).abs() < 1e-12, "{got}");
     assert!(got < whole, "fewer negatives");
 }

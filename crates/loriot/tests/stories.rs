@@ -121,6 +121,24 @@ fn what_a_run_computes_in_is_recorded_and_stays() {
 }
 
 #[test]
+fn the_loss_is_chosen_by_name_and_stays() {
+    let dir = Dir::with_rows(64);
+    for (at, loss) in ["cosent", "multiple-negatives-ranking"].into_iter().enumerate() {
+        let train =
+            format!("{TRAIN} --loss {loss}").replace("--output run", &format!("--output r{at}"));
+        let trained = dir.loriot(&format!("{train} --json")).ok().json();
+        let losses = [0, 1].map(|at| trained["evaluations"][at]["loss"].as_f64().unwrap());
+        assert!(losses[1] < losses[0], "{loss}: {losses:?}");
+        let card = std::fs::read_to_string(dir.path(&format!("r{at}/README.md"))).unwrap();
+        assert!(card.contains(&format!("| loss | `\"{loss}\"` |")), "{card}");
+        let done = dir.loriot(&format!("{} --resume", train.replace(loss, "angle")));
+        done.refused(1, &format!("`loss` was `{loss}` there and is `angle` now"), "begun with");
+    }
+    let done = dir.loriot(&TRAIN.replace("--output run", "--output r2 --loss cosnet"));
+    done.refused(2, "expected one of: cosine-squared, cosine-similarity", "");
+}
+
+#[test]
 fn full_fine_tuning_leaves_a_model_folder() {
     let dir = Dir::with_rows(64);
     let trained = dir.loriot(&format!("{TRAIN} --full --json")).ok().json();

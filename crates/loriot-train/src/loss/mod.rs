@@ -5,9 +5,17 @@
 //! given a step in parts (micro-batches) and be added up. One that compares a query with the candidates of other rows needs
 //! the whole step; [`crate::accumulate`] gives it that without keeping the activations of more than one micro-batch.
 
-mod cosine_squared;
+mod cosent;
+mod multiple_negatives;
+mod named;
+mod online_contrastive;
+mod pairs;
 
-pub use cosine_squared::CosineSquared;
+pub use cosent::OrderLoss;
+pub use multiple_negatives::MultipleNegatives;
+pub use named::LossName;
+pub use online_contrastive::OnlineContrastive;
+pub use pairs::PairLoss;
 
 use crate::rows::Rows;
 

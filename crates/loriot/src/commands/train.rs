@@ -9,6 +9,7 @@ use loriot_encoder::Precision;
 use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::train_model::Trained;
+use loriot_train::loss::LossName;
 use loriot_train::{
     BestMetric, CheckpointEvery, Job, RunFolder, ScheduleKind, Start, TokenPairs, TrainSettings,
 };
@@ -27,7 +28,22 @@ Examples:
 A run that was resumed ends with the same bytes as one that was never interrupted.
 
 The model after the last step stands in `run`, the one after the best epoch in `run/best`: give either to
-`--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for semantic similarity.")]
+`--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for semantic similarity.
+
+Losses (--loss), for pairs with labels from 0 to 1:
+  cosine-squared       the guide's: relevant pairs to cosine 1, others to 0 or below
+  cosine-similarity    the cosine is to be the label: for labels that are similarities
+  contrastive          pairs labelled 0 or 1: apart only until their cosine is below 0.5
+  online-contrastive   the same, of the pairs of a step that are still wrongly ordered
+  cosent               the order of all pairs of a step by their labels: for grades
+  angle                the same by angles, which still differ where cosines are near 1
+  multiple-negatives-ranking
+                       each pair labelled above 0.5 against all other products of the step: for
+                       the search of a whole catalogue; a larger step has more negatives
+  multiple-negatives-symmetric-ranking
+                       the same, and each product against all other queries
+All but the first three see a whole step at once (--batch-size times
+--gradient-accumulation-steps), with the memory of one batch.")]
 #[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
 #[command(mut_arg("max_length", |arg| arg.help(
     "Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut [default: what the \
@@ -90,6 +106,9 @@ struct TrainedOptions {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Steps")]
 struct StepOptions {
+    /// What is minimised; see below
+    #[arg(long, value_name = "NAME", default_value_t = LossName::CosineSquared)]
+    loss: LossName,
     /// Passes over the training rows
     #[arg(long, value_name = "N", default_value_t = 3)]
     epochs: u64,
@@ -241,6 +260,7 @@ fn settings(args: &TrainArgs, encoder: &Encoder) -> TrainSettings {
     let config = &encoder.folder().config;
     let steps = &args.schedule;
     TrainSettings {
+        loss: steps.loss,
         epochs: steps.epochs,
         max_steps: steps.max_steps,
         batch_size: steps.batch_size,

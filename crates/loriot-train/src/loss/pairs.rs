@@ -1,21 +1,35 @@
-//! The loss of the guide's judged pairs, and its derivative by the unit vectors.
+//! Losses that are a mean over judged pairs, each pair by itself: a function of its cosine and its label.
 //!
 //! ```text
-//! cos  = Σ_d q[d]·p[d]                       q, p unit vectors, y in 0..=1 the label
-//! e    = y·(1 − cos) + max((1 − y)·cos, 0)   how far the pair is from what its label asks
-//! loss = Σ_pairs e² / B                      a pair: a row's query and one of its candidates; B pairs in the step
+//! cos = Σ_d q[d]·p[d]                       q, p unit vectors, y in 0..=1 the label
+//!
+//! cosine-squared      (y·(1 − cos) + max((1 − y)·cos, 0))²               PEFT's guide to semantic similarity
+//! cosine-similarity   (cos − y)²                                         CosineSimilarityLoss
+//! contrastive         (y·d² + (1 − y)·max(m − d, 0)²) / 2, d = 1 − cos   ContrastiveLoss, m = 0.5
+//!
+//! loss = Σ_pairs / B                        a pair: a row's query and one of its candidates; B pairs in the step
 //! ```
 //!
-//! Each part of a step divides by the `B` of the whole, so that sums over parts are those of the step at once, a short last
-//! part included. Sums are f64.
+//! The last two are called as in sentence-transformers, whose numbers they have. Each part of a step divides by the `B` of the
+//! whole, so that sums over parts are those of the step at once, a short last part included. Sums are f64.
 
 use super::{Batch, Loss, LossGradient, StepSize, cosine};
 
-/// `mean((y·(1 − cos) + max((1 − y)·cos, 0))²)`.
-#[derive(Clone, Copy, Debug)]
-pub struct CosineSquared;
+/// A mean over pairs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum PairLoss {
+    /// How far the pair is from what its label asks, squared; below 0 an irrelevant pair is right.
+    CosineSquared,
+    /// The cosine is to be the label.
+    CosineSimilarity,
+    /// Hadsell, Chopra and LeCun 2006: relevant pairs are drawn together, others pushed apart up to a margin.
+    Contrastive {
+        /// Distance beyond which an irrelevant pair is left alone.
+        margin: f64,
+    },
+}
 
-impl Loss for CosineSquared {
+impl Loss for PairLoss {
     fn adds_over_parts(&self) -> bool {
         true
     }
@@ -29,8 +43,8 @@ impl Loss for CosineSquared {
             for candidate in batch.rows.candidates_of(row) {
                 let product_d = batch.candidates.get(candidate);
                 let label = f64::from(batch.rows.labels()[candidate]);
-                let (square, dcos) = square_error(cosine(query_d, product_d), label);
-                gradient.loss += square / n_pairs;
+                let (value, dcos) = self.of_pair(cosine(query_d, product_d), label);
+                gradient.loss += value / n_pairs;
                 let dcos = (dcos / n_pairs) as f32;
                 // cos is linear in each vector: its derivative by one is the other.
                 add_scaled(dquery_d, dcos, product_d);
@@ -42,8 +56,24 @@ impl Loss for CosineSquared {
 
     fn value(&self, batch: &Batch<'_>) -> f64 {
         let pairs = batch.cosines().zip(batch.rows.labels());
-        let squares = pairs.map(|(cos, &label)| square_error(cos, f64::from(label)).0);
-        squares.sum::<f64>() / batch.rows.labels().len() as f64
+        let values = pairs.map(|(cos, &label)| self.of_pair(cos, f64::from(label)).0);
+        values.sum::<f64>() / batch.rows.labels().len() as f64
+    }
+}
+
+impl PairLoss {
+    /// The loss of one pair, and its derivative by the cosine.
+    fn of_pair(self, cos: f64, label: f64) -> (f64, f64) {
+        match self {
+            PairLoss::CosineSquared => square_error(cos, label),
+            PairLoss::CosineSimilarity => ((cos - label).powi(2), 2.0 * (cos - label)),
+            PairLoss::Contrastive { margin } => {
+                let distance = 1.0 - cos;
+                let short = (margin - distance).max(0.0);
+                let value = label * distance * distance + (1.0 - label) * short * short;
+                (value / 2.0, (1.0 - label) * short - label * distance)
+            }
+        }
     }
 }
 
@@ -55,7 +85,7 @@ fn square_error(cos: f64, label: f64) -> (f64, f64) {
     (error * error, 2.0 * error * derror)
 }
 
-fn add_scaled(to_d: &mut [f32], factor: f32, from_d: &[f32]) {
+pub(super) fn add_scaled(to_d: &mut [f32], factor: f32, from_d: &[f32]) {
     to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to += factor * from);
 }
 
@@ -93,7 +123,7 @@ mod tests {
         let rows = rows();
         let (query_rd, candidate_cd) = (units(&QUERY_ANGLES), units(&CANDIDATE_ANGLES));
         let batch = Batch::of_each(&rows, &query_rd, &candidate_cd, 2);
-        let got = CosineSquared.gradient(&batch, StepSize::of(&rows));
+        let got = PairLoss::CosineSquared.gradient(&batch, StepSize::of(&rows));
         let loss_of = |unit_td: &[f64]| -> f64 {
             let (query_rd, candidate_cd) = unit_td.split_at(4);
             let pairs = [(0, 1.0), (1, 0.0), (1, 0.25)].into_iter().zip(candidate_cd.chunks(2));
@@ -105,7 +135,7 @@ mod tests {
         };
         let exact: Vec<f64> = query_rd.iter().chain(&candidate_cd).map(|&x| f64::from(x)).collect();
         assert!((got.loss - loss_of(&exact)).abs() < 1e-12);
-        assert!((CosineSquared.value(&batch) - loss_of(&exact)).abs() < 1e-12);
+        assert!((PairLoss::CosineSquared.value(&batch) - loss_of(&exact)).abs() < 1e-12);
         let got = [got.dquery_rd, got.dcandidate_cd].concat();
         let (h, mut probe) = (1e-5, exact.clone());
         for k in 0..exact.len() {
@@ -126,13 +156,13 @@ mod tests {
         let (query_rd, candidate_cd) = (units(&QUERY_ANGLES), units(&CANDIDATE_ANGLES));
         let step = StepSize::of(&rows);
         let batch = Batch::of_each(&rows, &query_rd, &candidate_cd, 2);
-        let whole = CosineSquared.gradient(&batch, step);
+        let whole = PairLoss::CosineSquared.gradient(&batch, step);
         let part = |row: usize| {
             let (rows_of_part, candidates) = (rows.select([row]), rows.candidates_of(row));
             let query_rd = &query_rd[2 * row..][..2];
             let candidate_cd = &candidate_cd[2 * candidates.start..2 * candidates.end];
             let batch = Batch::of_each(&rows_of_part, query_rd, candidate_cd, 2);
-            CosineSquared.gradient(&batch, step)
+            PairLoss::CosineSquared.gradient(&batch, step)
         };
         let (first, last) = (part(0), part(1));
         assert!((first.loss + last.loss - whole.loss).abs() < 1e-15);
