@@ -5,7 +5,8 @@
 //! reads its options, calls the libraries and prints.
 //!
 //! In reading order: [`commands`] one module per command · [`config_file`] options from a TOML file
-//! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
+//! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints ·
+//! [`memory`] whether a batch fits · [`progress`] bars on a terminal, lines elsewhere ·
 //! [`table`] aligned columns.
 
 #![allow(unreachable_pub, reason = "`pub` says what a module offers to the others of the binary")]
@@ -13,6 +14,7 @@
 mod commands;
 mod config_file;
 mod interrupt;
+mod memory;
 mod message;
 mod progress;
 mod report;

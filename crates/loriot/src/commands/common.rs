@@ -1,6 +1,7 @@
 //! Options and output that several commands share.
 
 use crate::message::message;
+use crate::report::StdoutError;
 use anyhow::Context;
 use clap::Args;
 use loriot_data::{ColumnName, Columns, ReadOptions, SkippedRows};
@@ -161,6 +162,12 @@ impl RowOptions {
     }
 }
 
+/// Parses a threshold, which NaN or infinity cannot be.
+pub fn parse_finite(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| value.is_finite());
+    value.ok_or_else(|| "expected a finite number".into())
+}
+
 /// Parses the `--precision` of a command that only embeds.
 pub fn parse_precision(text: &str) -> Result<Precision, String> {
     let wanted = Precision::ALL.into_iter().find(|precision| precision.name() == text);
@@ -192,8 +199,8 @@ pub fn report_skipped(skipped: &SkippedRows) {
 /// Writes `text` to stdout as it is. A closed pipe is an error that [`crate::report`] forgives.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(written.map_err(StdoutError)?)
 }
 
 /// Writes `value` to stdout as one line of JSON.

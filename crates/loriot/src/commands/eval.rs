@@ -13,6 +13,7 @@ use loriot_eval::{
 use loriot_train::TokenPairs;
 use loriot_train::evaluation::check_classes;
 use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Texts between two movements of the progress bar.
@@ -39,11 +40,16 @@ pub struct EvalArgs {
     #[command(flatten)]
     arithmetic: PrecisionOption,
     /// Rows with a label above T count as positive
-    #[arg(long, value_name = "T", default_value_t = 0.5)]
+    #[arg(long, value_name = "T", default_value_t = 0.5, value_parser = common::parse_finite)]
     positive_threshold: f32,
-    /// Bootstrap resamples for the intervals; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 1000)]
-    bootstrap: usize,
+    /// Bootstrap resamples for the intervals, at most 100,000; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        value_parser = clap::value_parser!(u32).range(..=100_000)
+    )]
+    bootstrap: u32,
     /// Seed of the resamples
     #[arg(long, value_name = "N", default_value_t = 42)]
     seed: u64,
@@ -78,7 +84,7 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     };
     let options = Options {
         positive_threshold: f64::from(args.positive_threshold),
-        n_bootstrap: args.bootstrap,
+        n_bootstrap: args.bootstrap as usize,
         seed: args.seed,
         ..Options::default()
     };
@@ -113,10 +119,11 @@ fn scores(encoder: &Encoder, pairs: &[Pair]) -> Vec<f64> {
     let pairs = TokenPairs::new(encoder, pairs);
     let mut progress = Progress::new("embedding", pairs.n_texts() as u64);
     let scores = pairs.scores(|ids| encoder.embed_ids(ids), PROGRESS_TEXTS, &mut |done, _| {
-        progress.set(done as u64, "")
+        progress.set(done as u64, "");
+        ControlFlow::Continue(())
     });
     progress.finish();
-    scores
+    scores.unwrap_or_default()
 }
 
 /// The grades, where every row has one.
@@ -165,10 +172,16 @@ impl Measurement {
             Measurement::Alone(report) => alone_table(report),
             Measurement::BesideBase(comparison) => comparison_table(comparison),
         };
+        let whose = match self {
+            Measurement::Alone(_) => "",
+            Measurement::BesideBase(_) => "the adapter's ",
+        };
         let cuts = report.metrics.iter().filter_map(|m| Some((m.metric, m.threshold?)));
         text.push('\n');
         for (metric, threshold) in cuts {
-            text += &format!("{metric} calls a row positive from a score of {threshold:.4} on\n");
+            text += &format!(
+                "{whose}{metric} calls a row positive from a score of {threshold:.4} on\n"
+            );
         }
         if let Some(overlap) = overlap {
             text += &format!("word overlap alone has a ROC-AUC of {overlap:.4}\n");
@@ -185,31 +198,31 @@ fn alone_table(report: &Report) -> String {
     table::render(&["metric", "value", "interval", "random order"], &rows.collect::<Vec<_>>())
 }
 
+/// The values, then the intervals: in one table they would be wider than a terminal of 80 columns.
 fn comparison_table(comparison: &Comparison) -> String {
     let Comparison { model, base, differences } = comparison;
-    let rows = model.metrics.iter().zip(&base.metrics).zip(differences).map(|((m, b), d)| {
+    let metrics = || model.metrics.iter().zip(&base.metrics).zip(differences);
+    let values = metrics().map(|((m, b), d)| {
         vec![
             m.metric.to_string(),
             number(b.value),
-            range(b.interval),
             number(m.value),
-            range(m.interval),
             d.value.map_or_else(|| "–".into(), |value| format!("{value:+.4}")),
-            range(d.interval),
             number(random(m)),
         ]
     });
-    let header = [
-        "metric",
-        "base",
-        "interval",
-        "adapter",
-        "interval",
-        "difference",
-        "interval",
-        "random order",
-    ];
-    table::render(&header, &rows.collect::<Vec<_>>())
+    let values: Vec<_> = values.collect();
+    let mut text =
+        table::render(&["metric", "base", "adapter", "difference", "random order"], &values);
+    let intervals = metrics().filter(|((m, _), _)| m.interval.is_some()).map(|((m, b), d)| {
+        vec![m.metric.to_string(), range(b.interval), range(m.interval), range(d.interval)]
+    });
+    let intervals: Vec<_> = intervals.collect();
+    if !intervals.is_empty() {
+        text.push('\n');
+        text += &table::render(&["interval", "base", "adapter", "difference"], &intervals);
+    }
+    text
 }
 
 /// The value of a random order, of metrics for which it depends on the data.
