@@ -156,6 +156,11 @@ impl Encoder {
         if asked < 3 {
             return Err(OpenError::MaxLength { found: asked, limit });
         }
+        if let Some(asked) = reading.max_length.filter(|&asked| asked > limit) {
+            notes.push(format!(
+                "texts are cut at {limit} tokens, the positions the model has, not at {asked}"
+            ));
+        }
         let prompt = |flag: &Option<String>, file: fn(&Settings) -> &String, folder: &String| {
             flag.as_ref().or(settings.as_ref().map(file)).unwrap_or(folder).clone()
         };

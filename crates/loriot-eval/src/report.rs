@@ -351,8 +351,8 @@ fn weighted_mean(values: &[Option<f64>], weights: &[u32]) -> Option<f64> {
 fn resample(models: &[&Prepared<'_>], options: &Options) -> Vec<Vec<Vec<f64>>> {
     let n_clusters = models[0].n_clusters;
     let n_resamples = if n_clusters < 2 { 0 } else { options.n_bootstrap };
-    let no_samples =
-        |model: &&Prepared<'_>| vec![Vec::with_capacity(n_resamples); model.metrics.len()];
+    // They grow as they come: no number asks for memory that it does not use.
+    let no_samples = |model: &&Prepared<'_>| vec![Vec::new(); model.metrics.len()];
     let mut samples: Vec<Vec<Vec<f64>>> = models.iter().map(no_samples).collect();
     let mut multiplicities = vec![0; n_clusters];
     for number in 0..n_resamples {

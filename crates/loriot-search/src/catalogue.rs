@@ -261,7 +261,9 @@ impl Catalogue {
                 .map(|query| graph.search(isa, vectors, query, k, ef, accept_row))
                 .collect(),
         });
-        let candidate = |hit: Hit| Candidate { key: ProductKey(hit.id.0), score: hit.score };
+        // A sum of rounded products can pass 1 by a few units in the last place; a cosine cannot.
+        let score = |hit: &Hit| hit.score.clamp(-1.0, 1.0);
+        let candidate = |hit: Hit| Candidate { key: ProductKey(hit.id.0), score: score(&hit) };
         hits.into_iter().map(|hits| hits.into_iter().map(candidate).collect()).collect()
     }
 

@@ -1,4 +1,4 @@
-//! Checkpoints: `step_N/` and `epoch_N/` in the run folder, each appearing whole or not at all.
+//! Checkpoints: `step_N/`, `epoch_N/` and `interim_…/` in the run folder, each appearing whole or not at all.
 //!
 //! ```text
 //! adapter_model.safetensors …  the model as it is (or `model.safetensors …`, fully fine-tuned)
@@ -86,6 +86,16 @@ pub enum ResumeError {
     /// Its tensors are damaged or of another model.
     #[error(transparent)]
     Tensors(#[from] TensorsError),
+}
+
+impl ResumeError {
+    /// Whether the checkpoint is damaged, and not one of another version or run.
+    pub(crate) fn is_damage(&self) -> bool {
+        match self {
+            ResumeError::State(error) => error.is_damage(),
+            ResumeError::Tensors(_) => true,
+        }
+    }
 }
 
 impl loriot_files::Hint for ResumeError {

@@ -1,13 +1,14 @@
 //! How well the model ranks the evaluation rows: before training (epoch -1) and after each epoch.
 
 use crate::loss::{Loss, mean_loss};
-use crate::pairs::TokenPairs;
+use crate::pairs::{PairVectors, TokenPairs};
 use loriot_encoder::train_model::TrainModel;
 use loriot_eval::{
     average_precision, best_accuracy, best_f1, roc_auc, roc_auc_per_query, spearman,
 };
 use loriot_files::Hint;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::str::FromStr;
 
 /// The metrics of one epoch, as `metrics.jsonl` and checkpoints hold them.
@@ -86,6 +87,15 @@ pub fn check_classes(labels: &[f32], threshold: f32) -> Result<(), EvaluationErr
     Ok(())
 }
 
+/// Why an evaluation did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoEvaluation {
+    /// It was asked to stop.
+    Stopped,
+    /// A score is not finite.
+    Diverged,
+}
+
 /// Measures a model on the evaluation rows.
 pub(crate) struct Evaluator<'a> {
     pub(crate) pairs: &'a TokenPairs,
@@ -99,18 +109,27 @@ pub(crate) struct Evaluator<'a> {
 }
 
 impl Evaluator<'_> {
-    /// Evaluates `model` as it is. `on_progress` hears how many texts are done, and of how many.
-    ///
-    /// `None` when a score is not finite: the model has diverged.
+    /// Evaluates `model` as it is; `go_on` as of [`TokenPairs::embed`].
     pub(crate) fn evaluate(
         &self,
         model: &TrainModel,
         epoch: i64,
         train_loss: Option<f64>,
-        on_progress: &mut dyn FnMut(usize, usize),
-    ) -> Option<Evaluation> {
+        go_on: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Evaluation, NoEvaluation> {
         let embed = |ids: &[Vec<u32>]| model.embed_ids(ids);
-        let vectors = self.pairs.embed(embed, self.batch_size, on_progress);
+        let vectors = self.pairs.embed(embed, self.batch_size, go_on);
+        let vectors = vectors.ok_or(NoEvaluation::Stopped)?;
+        self.measure(&vectors, epoch, train_loss).ok_or(NoEvaluation::Diverged)
+    }
+
+    /// The metrics of these vectors; `None` when a score is not finite.
+    fn measure(
+        &self,
+        vectors: &PairVectors,
+        epoch: i64,
+        train_loss: Option<f64>,
+    ) -> Option<Evaluation> {
         let batch = vectors.batch(&self.pairs.rows);
         let scores: Vec<f64> = batch.cosines().collect();
         if !scores.iter().all(|score| score.is_finite()) {

@@ -2,16 +2,20 @@
 //!
 //! ```text
 //! metrics.jsonl                the log; the first file of a run
-//! step_N/ epoch_N/             checkpoints
+//! step_N/ epoch_N/             checkpoints that were asked for
+//! interim_step_N/ …            a checkpoint of Ctrl-C, or in the midst of a long epoch
 //! best/                        the model after the best epoch
 //! adapter_model.safetensors …  the model after the last step
 //! README.md                    the model card
 //! .tmp-…                       an unfinished write, left by a crash; removed when the run goes on
 //! ```
+//!
+//! An interim checkpoint goes as soon as a later checkpoint, or the end of the run, is on the disk. So the
+//! folder of a run that was interrupted ends as that of one that never was.
 
 use crate::metrics_log::METRICS_FILE;
 use crate::state::{STATE_FILE, State, StateError};
-use loriot_files::{Hint, OutputError, write_atomic_bytes};
+use loriot_files::{Hint, OutputError, OutputLock, write_atomic_bytes};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -43,7 +47,7 @@ pub enum RunFolderError {
     /// `--resume PATH` names no checkpoint.
     #[error("`{}` is no checkpoint: it has no `{STATE_FILE}`", .0.display())]
     NoCheckpoint(PathBuf),
-    /// A checkpoint in the folder is damaged.
+    /// Every checkpoint in the folder is damaged, or one is of another version.
     #[error(transparent)]
     State(#[from] StateError),
     /// The folder cannot be read.
@@ -81,17 +85,21 @@ impl Hint for RunFolderError {
     }
 }
 
-/// A folder that a run may use.
-#[derive(Clone, Debug)]
+/// A folder that a run may use. No other process can, until this is dropped.
+#[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
-    /// Where to go on from; `None` at the beginning.
-    checkpoint: Option<PathBuf>,
+    /// Where the run can go on from, the best last; none at the beginning. A damaged one is passed over.
+    checkpoints: Vec<PathBuf>,
+    /// Checkpoints that cannot be gone on from, and why.
+    damaged: Vec<StateError>,
+    _lock: OutputLock,
 }
 
 impl RunFolder {
-    /// Finds out whether `path` can be used in this way. Changes nothing.
+    /// Finds out whether `path` can be used in this way, and locks it. Changes nothing in it.
     pub fn open(path: &Path, start: &Start) -> Result<RunFolder, RunFolderError> {
+        let lock = OutputLock::take(path)?;
         let names = names(path)?;
         let is_run = names.iter().any(|name| name == METRICS_FILE);
         let is_empty = names.iter().all(|name| name.starts_with(TEMPORARY));
@@ -101,15 +109,18 @@ impl RunFolder {
             _ if !is_run => return Err(RunFolderError::Foreign(path.to_owned())),
             _ => {}
         }
-        let checkpoint = match start {
-            Start::New | Start::Overwrite => None,
-            Start::Latest => checkpoints(path)?.pop(),
+        let Found { checkpoints, mut damaged } = match start {
+            Start::New | Start::Overwrite => Found::default(),
+            Start::Latest => find_checkpoints(path)?,
             Start::At(checkpoint) if checkpoint.join(STATE_FILE).is_file() => {
-                Some(checkpoint.clone())
+                Found { checkpoints: vec![checkpoint.clone()], damaged: Vec::new() }
             }
             Start::At(checkpoint) => return Err(RunFolderError::NoCheckpoint(checkpoint.clone())),
         };
-        Ok(RunFolder { path: path.to_owned(), checkpoint })
+        if checkpoints.is_empty() && !damaged.is_empty() {
+            return Err(damaged.swap_remove(0).into());
+        }
+        Ok(RunFolder { path: path.to_owned(), checkpoints, damaged, _lock: lock })
     }
 
     /// The folder.
@@ -119,7 +130,29 @@ impl RunFolder {
 
     /// The checkpoint that the run goes on from; `None` where it begins.
     pub fn checkpoint(&self) -> Option<&Path> {
-        self.checkpoint.as_deref()
+        self.checkpoints.last().map(PathBuf::as_path)
+    }
+
+    /// Checkpoints that are no choice, because they are damaged.
+    pub(crate) fn damaged(&self) -> &[StateError] {
+        &self.damaged
+    }
+
+    /// Gives up the checkpoint that the run would go on from for the one before it. `false`, with no change, if there is
+    /// none.
+    pub(crate) fn fall_back(&mut self) -> bool {
+        let has_other = self.checkpoints.len() > 1;
+        if has_other {
+            self.checkpoints.pop();
+        }
+        has_other
+    }
+
+    /// Whether the checkpoint that the run goes on from stands in this folder, and not in that of another run.
+    pub(crate) fn holds_its_checkpoint(&self) -> bool {
+        let canonical = |path: &Path| fs::canonicalize(path).ok();
+        let parent = self.checkpoint().and_then(canonical);
+        parent.is_some_and(|path| path.parent() == canonical(&self.path).as_deref())
     }
 
     /// Makes the folder and removes unfinished writes; for a run that begins anew, removes the old run.
@@ -132,18 +165,38 @@ impl RunFolder {
         }
         for name in names(&self.path)? {
             let is_ours = || is_checkpoint(&name) || MODEL_FILES.contains(&name.as_str());
-            if name.starts_with(TEMPORARY) || (self.checkpoint.is_none() && is_ours()) {
+            if name.starts_with(TEMPORARY) || (self.checkpoints.is_empty() && is_ours()) {
                 remove(&self.path.join(&name))?;
             }
         }
         Ok(())
     }
 
-    /// Removes all but the `keep` latest checkpoints.
+    /// Removes all but the `keep` latest checkpoints that were asked for.
     pub(crate) fn prune(&self, keep: usize) -> Result<(), RunFolderError> {
-        let checkpoints = checkpoints(&self.path)?;
+        let mut checkpoints = find_checkpoints(&self.path)?.checkpoints;
+        checkpoints.retain(|checkpoint| !is_interim(checkpoint));
         let n_old = checkpoints.len().saturating_sub(keep);
         checkpoints[..n_old].iter().try_for_each(|checkpoint| Ok(remove(checkpoint)?))
+    }
+
+    /// Removes interim checkpoints that are damaged or not after `step` steps and `epoch` evaluated epochs, but for `kept`.
+    pub(crate) fn remove_interim(
+        &self,
+        (step, epoch): (u64, u64),
+        kept: Option<&Path>,
+    ) -> Result<(), RunFolderError> {
+        for name in names(&self.path)? {
+            let path = self.path.join(&name);
+            if !is_interim(&path) || Some(path.as_path()) == kept {
+                continue;
+            }
+            let is_later = State::open(&path).is_ok_and(|s| (s.step, s.epoch) > (step, epoch));
+            if !is_later {
+                remove(&path)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -170,23 +223,48 @@ const MODEL_FILES: [&str; 16] = [
     "vocab.txt",
 ];
 
-/// Whether this is the name of a checkpoint: `step_N` or `epoch_N`.
+/// How the name of an interim checkpoint begins.
+pub(crate) const INTERIM: &str = "interim_";
+
+/// Whether this is the name of a checkpoint: `step_N` or `epoch_N`, or one of those after `interim_`.
 fn is_checkpoint(name: &str) -> bool {
+    let name = name.strip_prefix(INTERIM).unwrap_or(name);
     let number = name.strip_prefix("step_").or_else(|| name.strip_prefix("epoch_"));
     number.is_some_and(|number| number.parse::<u64>().is_ok())
 }
 
-/// The checkpoints in a run folder, the earliest first.
-fn checkpoints(path: &Path) -> Result<Vec<PathBuf>, RunFolderError> {
-    let mut found = Vec::new();
+/// Whether the checkpoint `path` was not asked for.
+fn is_interim(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    name.starts_with(INTERIM) && is_checkpoint(&name)
+}
+
+/// The checkpoints in a run folder.
+#[derive(Default)]
+struct Found {
+    /// Those whose state can be read, the earliest first.
+    checkpoints: Vec<PathBuf>,
+    damaged: Vec<StateError>,
+}
+
+/// Finds the checkpoints in the run folder `path`. One of another version is an error: whether it is the latest is unknown.
+fn find_checkpoints(path: &Path) -> Result<Found, RunFolderError> {
+    let (mut found, mut damaged) = (Vec::new(), Vec::new());
     for name in names(path)?.iter().filter(|name| is_checkpoint(name)) {
         let checkpoint = path.join(name);
-        let state = State::open(&checkpoint)?;
-        // Before the evaluation that ends an epoch (`step_N`) and after it (`epoch_N`).
-        found.push(((state.step, state.epoch), checkpoint));
+        match State::open(&checkpoint) {
+            // `step_N` stands before the evaluation that ends an epoch and `epoch_N` after it. Of two at one
+            // place, the one that was asked for comes later.
+            Ok(state) => {
+                found.push(((state.step, state.epoch, !is_interim(&checkpoint)), checkpoint));
+            }
+            Err(error) if error.is_damage() => damaged.push(error),
+            Err(error) => return Err(error.into()),
+        }
     }
     found.sort();
-    Ok(found.into_iter().map(|(_, checkpoint)| checkpoint).collect())
+    let checkpoints = found.into_iter().map(|(_, checkpoint)| checkpoint).collect();
+    Ok(Found { checkpoints, damaged })
 }
 
 /// Names in a folder; none if there is no folder.
@@ -256,7 +334,9 @@ mod tests {
         let dir = run(&[METRICS_FILE]);
         checkpoint(dir.path(), "step_9", 9, 0);
         checkpoint(dir.path(), "step_10", 10, 0);
-        let latest = || RunFolder::open(dir.path(), &Start::Latest).unwrap().checkpoint.unwrap();
+        let latest = || {
+            RunFolder::open(dir.path(), &Start::Latest).unwrap().checkpoint().unwrap().to_owned()
+        };
         assert!(latest().ends_with("step_10"));
         checkpoint(dir.path(), "epoch_0", 10, 1);
         assert!(latest().ends_with("epoch_0"));
@@ -279,7 +359,7 @@ mod tests {
             checkpoint(dir.path(), &format!("step_{step}"), step, 0);
         }
         RunFolder::open(dir.path(), &Start::Latest).unwrap().prune(1).unwrap();
-        assert_eq!(checkpoints(dir.path()).unwrap(), [dir.path().join("step_10")]);
+        assert_eq!(find_checkpoints(dir.path()).unwrap().checkpoints, [dir.path().join("step_10")]);
     }
 
     #[test]

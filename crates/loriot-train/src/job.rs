@@ -12,6 +12,9 @@ use loriot_encoder::error::SaveError;
 use loriot_encoder::train_model::{NotTrainable, Trained};
 use loriot_files::{Hint, OutputError};
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// Everything a run needs.
 pub struct Job {
@@ -33,6 +36,11 @@ pub struct Job {
     pub checkpoint: CheckpointEvery,
     /// How many checkpoints to keep; all of them where `None`.
     pub keep_checkpoints: Option<usize>,
+    /// Training for so long without a checkpoint leaves an interim one, which a later checkpoint or the end of the run
+    /// removes.
+    pub interim_every: Duration,
+    /// Once this is set, the run saves an interim checkpoint and ends with [`TrainError::Interrupted`].
+    pub stop: &'static AtomicBool,
 }
 
 impl Job {
@@ -144,6 +152,14 @@ pub enum TrainError {
     /// A file cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
+    /// It was asked to stop, and can go on later.
+    #[error("the run was interrupted after step {step}")]
+    Interrupted {
+        /// Steps done.
+        step: u64,
+        /// Where they are kept; `None` where the run had done nothing yet.
+        checkpoint: Option<PathBuf>,
+    },
     /// The loss or a weight is NaN or infinite.
     #[error("training diverged at step {step}: {what} (learning rate {learning_rate:e})")]
     Diverged {
@@ -166,7 +182,7 @@ impl Hint for TrainError {
             TrainError::Resume(error) => error.hint(),
             TrainError::Save(error) => error.hint(),
             TrainError::Output(error) => error.hint(),
-            TrainError::NoRows => None,
+            TrainError::NoRows | TrainError::Interrupted { .. } => None,
             TrainError::Diverged { .. } => Some(
                 "give a lower `--learning-rate`, or a `--max-grad-norm`; the last checkpoint is \
                  as it was"

@@ -6,6 +6,7 @@ use loriot_data::Pair;
 use loriot_encoder::batch::{Side, Text, TextKey, distinct};
 use loriot_encoder::encoder::Encoder;
 use loriot_files::Sha256Hasher;
+use std::ops::ControlFlow;
 
 /// The rows of a data set, ready to be encoded.
 #[derive(Clone, Debug, Default)]
@@ -59,36 +60,43 @@ impl TokenPairs {
     }
 
     /// The unit vectors of all texts, given what makes unit vectors `(b, d)` of texts. Each distinct text is embedded once,
-    /// `batch_size` at a time; `on_progress` hears how many of how many are done.
+    /// `batch_size` at a time. Before the first batch and after each, `go_on` hears how many of how many are done; `None`
+    /// once it breaks.
     pub fn embed(
         &self,
         embed: impl Fn(&[Vec<u32>]) -> Vec<f32>,
         batch_size: usize,
-        on_progress: &mut dyn FnMut(usize, usize),
-    ) -> PairVectors {
+        go_on: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Option<PairVectors> {
         let mut done = 0;
-        let mut embed_all = |texts: &[Vec<u32>]| -> Vec<f32> {
+        if go_on(0, self.n_texts()).is_break() {
+            return None;
+        }
+        let mut embed_all = |texts: &[Vec<u32>]| -> Option<Vec<f32>> {
             let mut unit_bd = Vec::new();
             for batch in texts.chunks(batch_size) {
                 unit_bd.extend(embed(batch));
                 done += batch.len();
-                on_progress(done, self.n_texts());
+                if go_on(done, self.n_texts()).is_break() {
+                    return None;
+                }
             }
-            unit_bd
+            Some(unit_bd)
         };
-        let (query_qd, product_pd) = (embed_all(&self.queries), embed_all(&self.products));
+        let (query_qd, product_pd) = (embed_all(&self.queries)?, embed_all(&self.products)?);
         let dim = query_qd.len() / self.queries.len().max(1);
-        PairVectors { query_qd, product_pd, dim }
+        Some(PairVectors { query_qd, product_pd, dim })
     }
 
-    /// The cosine of every candidate, those of row 0 first; arguments as of [`TokenPairs::embed`].
+    /// The cosine of every candidate, those of row 0 first; arguments and `None` as of [`TokenPairs::embed`].
     pub fn scores(
         &self,
         embed: impl Fn(&[Vec<u32>]) -> Vec<f32>,
         batch_size: usize,
-        on_progress: &mut dyn FnMut(usize, usize),
-    ) -> Vec<f64> {
-        self.embed(embed, batch_size, on_progress).batch(&self.rows).cosines().collect()
+        go_on: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Option<Vec<f64>> {
+        let vectors = self.embed(embed, batch_size, go_on)?;
+        Some(vectors.batch(&self.rows).cosines().collect())
     }
 
     /// The texts of `rows`, which are some of this data: all queries, then all candidates. `first` is the number of the
@@ -149,9 +157,20 @@ mod tests {
             texts.iter().flat_map(|ids| if ids[0] == 0 { [1.0, 0.0] } else { [0.0, 1.0] }).collect()
         };
         let mut told = Vec::new();
-        let scores = pairs.scores(embed, 1, &mut |done, total| told.push((done, total)));
-        assert_eq!(scores, [0.0, 1.0, 1.0]);
-        assert_eq!(told, [(1, 4), (2, 4), (3, 4), (4, 4)]);
+        let scores = pairs.scores(embed, 1, &mut |done, total| {
+            told.push((done, total));
+            ControlFlow::Continue(())
+        });
+        assert_eq!(scores.unwrap(), [0.0, 1.0, 1.0]);
+        assert_eq!(told, [(0, 4), (1, 4), (2, 4), (3, 4), (4, 4)]);
+        for last in 0..=4 {
+            let mut n_told = 0;
+            let scores = pairs.scores(embed, 1, &mut |done, _| {
+                n_told += 1;
+                if done == last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            assert!(scores.is_none() && n_told == last + 1, "{last}: {n_told}");
+        }
     }
 
     #[test]

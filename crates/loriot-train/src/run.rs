@@ -7,8 +7,8 @@
 use crate::accumulate::{StepLoss, accumulate};
 use crate::card::model_card;
 use crate::checkpoint::{self, CheckpointEvery};
-use crate::evaluation::{EvaluationError, Evaluator, check_classes};
-use crate::folder::RunFolder;
+use crate::evaluation::{EvaluationError, Evaluator, NoEvaluation, check_classes};
+use crate::folder::{INTERIM, RunFolder};
 use crate::job::{Event, Job, Report, TrainError};
 use crate::loss::Loss;
 use crate::metrics_log::{MetricsLog, StepRecord};
@@ -22,8 +22,11 @@ use crate::state::State;
 use loriot_encoder::DropoutRates;
 use loriot_encoder::train_model::TrainModel;
 use loriot_files::{NewDir, write_atomic_bytes};
-use std::path::Path;
-use std::time::Instant;
+use std::error::Error;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// Trains, evaluates and saves, from the beginning or from a checkpoint. `observe` hears of it.
 pub fn train(job: Job, observe: &mut dyn FnMut(Event<'_>)) -> Result<Report, TrainError> {
@@ -34,6 +37,7 @@ pub fn train(job: Job, observe: &mut dyn FnMut(Event<'_>)) -> Result<Report, Tra
     while run.state.epoch < run.plan.n_epochs() {
         let steps = run.sampler.steps(run.state.epoch);
         while run.state.step < run.plan.end_of_epoch(run.state.epoch) {
+            run.stop_if_asked()?;
             run.step(&steps)?;
             run.save_if_due()?;
         }
@@ -57,6 +61,8 @@ struct Run<'a> {
     folder: RunFolder,
     checkpoint: CheckpointEvery,
     keep_checkpoints: Option<usize>,
+    interim: Interim,
+    stop: &'static AtomicBool,
     log: MetricsLog,
     observe: &'a mut dyn FnMut(Event<'_>),
 }
@@ -72,7 +78,7 @@ impl<'a> Run<'a> {
         let sampler = job.settings.sampler(job.train.len());
         let plan = job.settings.plan(&sampler);
         let mut state = State::new(job.identity(), job.encoder.isa().to_string());
-        let Job { encoder, trained, settings, train, eval, folder, .. } = job;
+        let Job { encoder, trained, settings, train, eval, mut folder, .. } = job;
         let rates = DropoutRates {
             hidden: settings.hidden_dropout,
             attention: settings.attention_dropout,
@@ -80,8 +86,20 @@ impl<'a> Run<'a> {
         };
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
-        if let Some(dir) = folder.checkpoint() {
-            let saved = checkpoint::read(dir, &state, &plan, &sampler, &mut model, &mut optimiser)?;
+        for damaged in folder.damaged() {
+            observe(Event::Warning(&format!("a damaged checkpoint is left out: {damaged}")));
+        }
+        while let Some(dir) = folder.checkpoint() {
+            let saved = checkpoint::read(dir, &state, &plan, &sampler, &mut model, &mut optimiser);
+            let saved = match saved {
+                Ok(saved) => saved,
+                Err(error) if error.is_damage() && folder.fall_back() => {
+                    let text = format!("a damaged checkpoint is left out: {error}");
+                    observe(Event::Warning(&text));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             if saved.isa != state.isa {
                 observe(Event::Warning(&format!(
                     "the checkpoint was computed with `{}` and this run goes on with `{}`: its \
@@ -90,9 +108,17 @@ impl<'a> Run<'a> {
                 )));
             }
             state = State { isa: state.isa, ..saved };
+            break;
         }
         folder.begin()?;
         let after = folder.checkpoint().map(|_| (state.step, state.epoch));
+        let interim = Interim {
+            every: job.interim_every,
+            last: Instant::now(),
+            saved: after
+                .filter(|_| folder.holds_its_checkpoint())
+                .zip(folder.checkpoint().map(Path::to_owned)),
+        };
         let log = MetricsLog::open(folder.path(), after)?;
         let n_parameters = model.parameters().n_values();
         observe(Event::Started { plan: &plan, step: state.step, n_parameters });
@@ -110,6 +136,8 @@ impl<'a> Run<'a> {
             folder,
             checkpoint: job.checkpoint,
             keep_checkpoints: job.keep_checkpoints,
+            interim,
+            stop: job.stop,
             log,
             observe,
         })
@@ -178,12 +206,21 @@ impl<'a> Run<'a> {
             loss: &*self.loss,
             rows_per_step: settings.rows_per_step(),
         };
-        let observe = &mut self.observe;
-        let evaluation = evaluator
-            .evaluate(&self.model, epoch, train_loss, &mut |done, total| {
-                observe(Event::Evaluating { done, total });
-            })
-            .ok_or_else(|| self.diverged("the vectors are not numbers"))?;
+        let (observe, stop) = (&mut self.observe, self.stop);
+        let evaluation = evaluator.evaluate(&self.model, epoch, train_loss, &mut |done, total| {
+            observe(Event::Evaluating { done, total });
+            if stop.load(Ordering::Relaxed) && done < total {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let evaluation = match evaluation {
+            Ok(evaluation) => evaluation,
+            Err(NoEvaluation::Stopped) => return Err(self.interrupt()),
+            Err(NoEvaluation::Diverged) => {
+                return Err(self.diverged("the vectors are not numbers"));
+            }
+        };
         if best_metric.of(&evaluation).is_none() {
             return Err(EvaluationError::NoBestMetric(best_metric).into());
         }
@@ -194,30 +231,93 @@ impl<'a> Run<'a> {
     }
 
     fn save_if_due(&mut self) -> Result<(), TrainError> {
+        let step = self.state.step;
         match self.checkpoint {
-            CheckpointEvery::Steps(n) if self.state.step.is_multiple_of(n) => {
-                self.save(&format!("step_{}", self.state.step))
+            CheckpointEvery::Steps(n) if step.is_multiple_of(n) => {
+                self.save(&format!("step_{step}"))
             }
+            _ if self.interim.is_due() => match self.save_interim() {
+                // Nobody asked for it, so that its failure does not end the run.
+                Err(
+                    error @ (TrainError::Save(_) | TrainError::Output(_) | TrainError::Folder(_)),
+                ) => {
+                    let text = format!("no interim checkpoint could be saved: {error}");
+                    let cause = error.source().map(|cause| format!(": {cause}"));
+                    (self.observe)(Event::Warning(&(text + &cause.unwrap_or_default())));
+                    self.interim.last = Instant::now();
+                    Ok(())
+                }
+                saved => saved.map(|_| ()),
+            },
             _ => Ok(()),
         }
     }
 
-    /// Writes a checkpoint, after the log lines that a resumed run will expect are on the disk.
+    /// Ends the run if that was asked for.
+    fn stop_if_asked(&mut self) -> Result<(), TrainError> {
+        if self.stop.load(Ordering::Relaxed) { Err(self.interrupt()) } else { Ok(()) }
+    }
+
+    /// Saves what is done, and returns the error that ends the run.
+    fn interrupt(&mut self) -> TrainError {
+        let step = self.state.step;
+        // Before the first evaluation there is nothing to keep.
+        if self.state.evaluations.is_empty() {
+            return TrainError::Interrupted { step, checkpoint: None };
+        }
+        match self.save_interim() {
+            Ok(dir) => TrainError::Interrupted { step, checkpoint: Some(dir) },
+            Err(error) => error,
+        }
+    }
+
+    /// Writes a checkpoint that was asked for, and removes older ones that the run no longer needs.
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
+        let dir = self.write_checkpoint(name)?;
+        if let Some(keep) = self.keep_checkpoints {
+            self.folder.prune(keep)?;
+        }
+        Ok(self.folder.remove_interim(self.place(), Some(&dir))?)
+    }
+
+    /// Writes a checkpoint that goes when a later one is there. Where one of this place is there already, it does.
+    fn save_interim(&mut self) -> Result<PathBuf, TrainError> {
+        let State { step, epoch, .. } = self.state;
+        let is_after_epoch = epoch > 0 && step == self.plan.start_of_epoch(epoch);
+        let name =
+            if is_after_epoch { format!("epoch_{}", epoch - 1) } else { format!("step_{step}") };
+        if let Some((place, dir)) = &self.interim.saved
+            && *place == self.place()
+            && dir.exists()
+        {
+            return Ok(dir.clone());
+        }
+        let dir = self.write_checkpoint(&format!("{INTERIM}{name}"))?;
+        self.folder.remove_interim(self.place(), Some(&dir))?;
+        Ok(dir)
+    }
+
+    /// Writes a checkpoint, after the log lines that a resumed run will expect are on the disk.
+    fn write_checkpoint(&mut self, name: &str) -> Result<PathBuf, TrainError> {
+        let begun = Instant::now();
         self.check_finite()?;
         self.log.sync()?;
         let dir = self.folder.path().join(name);
         checkpoint::write(&dir, &self.model, &self.optimiser, &self.state)?;
-        if let Some(keep) = self.keep_checkpoints {
-            self.folder.prune(keep)?;
-        }
-        Ok(())
+        self.interim.saved(self.place(), &dir, begun.elapsed());
+        Ok(dir)
+    }
+
+    /// Steps done, and epochs evaluated.
+    fn place(&self) -> (u64, u64) {
+        (self.state.step, self.state.epoch)
     }
 
     /// Leaves the model after the last step in the run folder.
     fn finish(self) -> Result<Report, TrainError> {
         self.write_model_with_card(self.folder.path())?;
         self.log.sync()?;
+        self.folder.remove_interim((u64::MAX, u64::MAX), None)?;
         let best = self.state.run.settings.best_metric.best(&self.state.evaluations);
         let best_epoch = best.map_or(-1, |best| best.epoch);
         Ok(Report { best_epoch, evaluations: self.state.evaluations, steps: self.state.step })
@@ -241,6 +341,31 @@ impl<'a> Run<'a> {
     fn diverged(&self, what: &'static str) -> TrainError {
         let learning_rate = self.schedule.rate(self.state.step);
         TrainError::Diverged { step: self.state.step + 1, what, learning_rate }
+    }
+}
+
+/// When the run leaves a checkpoint that nobody asked for.
+struct Interim {
+    /// Longest time without a checkpoint; made longer where writing one takes more than a twentieth of it. Zero is after
+    /// every step.
+    every: Duration,
+    /// When there was a checkpoint, or the run began.
+    last: Instant,
+    /// The place of the last checkpoint (steps, epochs) and its folder, if it stands in the run folder.
+    saved: Option<((u64, u64), PathBuf)>,
+}
+
+impl Interim {
+    fn is_due(&self) -> bool {
+        self.last.elapsed() >= self.every
+    }
+
+    /// A checkpoint of `place` is in `dir`; writing it took `duration`.
+    fn saved(&mut self, place: (u64, u64), dir: &Path, duration: Duration) {
+        if !self.every.is_zero() {
+            self.every = self.every.max(20 * duration);
+        }
+        (self.last, self.saved) = (Instant::now(), Some((place, dir.to_owned())));
     }
 }
 

@@ -114,6 +114,9 @@ impl TrainSettings {
         let decay = self.weight_decay;
         let is_right = decay.is_finite() && decay >= 0.0;
         check("weight-decay", is_right, decay.to_string(), "a finite number, 0 or more")?;
+        let threshold = self.positive_threshold;
+        let name = "positive-threshold";
+        check(name, threshold.is_finite(), threshold.to_string(), "a finite number")?;
         for (name, rate) in [
             ("dropout", self.hidden_dropout),
             ("dropout", self.attention_dropout),
@@ -131,7 +134,7 @@ impl TrainSettings {
 
     /// Rows of a step, but for the last of an epoch.
     pub fn rows_per_step(&self) -> usize {
-        self.batch_size * self.gradient_accumulation_steps
+        self.batch_size.saturating_mul(self.gradient_accumulation_steps)
     }
 
     /// How the rows of the training data, `n_rows`, are cut into steps.
@@ -234,6 +237,15 @@ mod tests {
             "`batch-size times gradient-accumulation-steps` is 1048576 times 2, expected at most \
              1048576 rows a step"
         );
+        let settings = TrainSettings {
+            batch_size: 1 << 32,
+            gradient_accumulation_steps: 1 << 32,
+            ..Default::default()
+        };
+        assert!(error(settings.clone()).contains("4294967296 times 4294967296, expected at most"));
+        assert_eq!(settings.rows_per_step(), usize::MAX, "not 0, which would have no steps");
+        let settings = TrainSettings { positive_threshold: f32::NAN, ..Default::default() };
+        assert_eq!(error(settings), "`positive-threshold` is NaN, expected a finite number");
         let settings = TrainSettings { hidden_dropout: 1.0, ..Default::default() };
         assert_eq!(error(settings), "`dropout` is 1, expected from 0 to below 1");
     }

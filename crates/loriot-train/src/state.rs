@@ -27,6 +27,10 @@ pub const STATE_FILE: &str = "state.json";
 
 const SCHEMA_VERSION: u64 = 1;
 
+/// What to do about a damaged checkpoint.
+pub(crate) const DAMAGE_HINT: &str = "the checkpoint is damaged; resume from another one: `--resume PATH`, or begin anew \
+                                      with `--overwrite`";
+
 /// 16 MiB: an evaluation is 400 bytes, so this is more epochs than anyone trains.
 const LIMIT_BYTES: u64 = 1 << 24;
 
@@ -167,11 +171,23 @@ pub enum StateError {
     },
 }
 
+impl StateError {
+    /// Whether the file is damaged, and not one of another version or run.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            StateError::Read(_) | StateError::Format { .. } | StateError::Contradiction { .. } => {
+                true
+            }
+            StateError::Version { .. } | StateError::OtherRun { .. } => false,
+        }
+    }
+}
+
 impl Hint for StateError {
     fn hint(&self) -> Option<String> {
         match self {
             StateError::Read(_) | StateError::Format { .. } | StateError::Contradiction { .. } => {
-                Some("the checkpoint is damaged; resume from another one: `--resume PATH`".into())
+                Some(DAMAGE_HINT.into())
             }
             StateError::Version { .. } => Some(
                 "resume with the Loriot that wrote it, or begin anew with `--overwrite`".into(),

@@ -1,5 +1,6 @@
 //! Named f32 tensors in a safetensors file, for checkpoints.
 
+use crate::state::DAMAGE_HINT;
 use loriot_encoder::weights::tensor_writer::write_safetensors;
 use loriot_files::{Hint, Mmap, OutputError, write_atomic};
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
@@ -44,7 +45,7 @@ pub enum TensorsError {
 
 impl Hint for TensorsError {
     fn hint(&self) -> Option<String> {
-        Some("the checkpoint is damaged; resume from another one: `--resume PATH`".into())
+        Some(DAMAGE_HINT.into())
     }
 }
 

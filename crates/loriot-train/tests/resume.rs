@@ -5,9 +5,11 @@
 mod support;
 
 use loriot_files::Hint;
-use loriot_train::{CheckpointEvery, Event, Start, TrainSettings};
+use loriot_train::{CheckpointEvery, Event, RunFolder, Start, TrainError, TrainSettings};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use support::{Setup, assert_same_files, copy_folder};
 use tempfile::tempdir;
 
@@ -134,25 +136,176 @@ fn a_run_with_other_settings_data_or_adapter_is_not_resumed() {
     refuse(Setup { adapter: None, ..setup.clone() }, "`trained.");
 }
 
+const DAMAGES: [(&str, &str); 3] = [
+    ("state.json", "not the expected JSON"),
+    ("optimiser.safetensors", "is not a whole safetensors file"),
+    ("adapter_model.safetensors", "is not a whole safetensors file"),
+];
+
 #[test]
-fn damaged_checkpoints_are_refused_and_nothing_is_changed() {
+fn a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_changed() {
     let dir = tempdir().unwrap();
     let setup = Setup::short();
     let run = dir.path().join("run");
     setup.run(&run, Start::New).unwrap();
     let latest = run.join("step_12");
-    for (file, want) in [
-        ("state.json", "not the expected JSON"),
-        ("optimiser.safetensors", "is not a whole safetensors file"),
-        ("adapter_model.safetensors", "is not a whole safetensors file"),
-    ] {
+    for (file, want) in DAMAGES {
         let good = fs::read(latest.join(file)).unwrap();
         fs::write(latest.join(file), &good[..good.len() / 2]).unwrap();
         let before = support::contents(&run);
-        let error = setup.run(&run, Start::Latest).unwrap_err();
+        let error = setup.run(&run, Start::At(latest.clone())).unwrap_err();
         assert!(error.to_string().contains(want), "{error}");
         assert!(error.hint().unwrap().contains("--resume PATH"));
         assert_eq!(support::contents(&run), before);
         fs::write(latest.join(file), good).unwrap();
     }
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_for_the_latest_whole_one() {
+    let (dir, copies) = (tempdir().unwrap(), tempdir().unwrap());
+    let setup = Setup::short();
+    let run = dir.path().join("run");
+    setup.run(&run, Start::New).unwrap();
+    // The latest, whose place is taken by the one before, and the first, which no run needs.
+    for (damaged, goes_on_after) in [("step_12", 10), ("step_2", 12)] {
+        for (file, want) in DAMAGES {
+            let copy = copies.path().join(format!("{damaged}_{file}"));
+            copy_folder(&run, &copy);
+            let path = copy.join(damaged).join(file);
+            let good = fs::read(&path).unwrap();
+            fs::write(&path, "").unwrap();
+            let (mut warnings, mut step) = (Vec::new(), 0);
+            let mut observe = |event: Event<'_>| match event {
+                Event::Warning(text) => warnings.push(text.to_owned()),
+                Event::Started { step: begun_at, .. } => step = begun_at,
+                _ => {}
+            };
+            setup.run_observed(&copy, Start::Latest, &mut observe).unwrap();
+            assert_eq!(step, goes_on_after, "{damaged}/{file}");
+            let is_seen = damaged == "step_12" || file == "state.json";
+            assert_eq!(warnings.len(), usize::from(is_seen), "{warnings:?}");
+            let names_it = |text: &String| text.contains(damaged) && text.contains(file);
+            assert!(warnings.iter().all(names_it), "{warnings:?}, {want}");
+            if damaged == "step_2" {
+                fs::write(&path, good).unwrap();
+            }
+            assert_same_files(&copy, &run);
+        }
+    }
+}
+
+#[test]
+fn where_every_checkpoint_is_damaged_the_run_does_not_begin_anew_by_itself() {
+    let dir = tempdir().unwrap();
+    let (setup, run) =
+        (Setup { checkpoint: CheckpointEvery::Epoch, ..Setup::short() }, dir.path().join("run"));
+    setup.run(&run, Start::New).unwrap();
+    for file in ["state.json", "optimiser.safetensors"] {
+        for epoch in ["epoch_0", "epoch_1"] {
+            fs::write(run.join(epoch).join(file), "").unwrap();
+        }
+        let before = support::contents(&run);
+        let error = setup.run(&run, Start::Latest).unwrap_err();
+        assert!(error.hint().unwrap().contains("`--overwrite`"), "{error}");
+        assert_eq!(support::contents(&run), before);
+        for epoch in ["epoch_0", "epoch_1"] {
+            fs::remove_dir_all(run.join(epoch)).unwrap();
+        }
+        setup.run(&run, Start::Overwrite).unwrap();
+    }
+}
+
+/// Runs until the observer has heard of `n` events, counting batches of evaluations; then the run is asked to stop, and
+/// goes on as often as it takes. Returns how often it was interrupted.
+fn stop_after_every(n: usize, setup: &Setup, output: &Path) -> usize {
+    let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
+    let setup = Setup { stop, ..setup.clone() };
+    let (mut start, mut n_stops) = (Start::New, 0);
+    loop {
+        let mut n_left = n;
+        let mut observe = |event: Event<'_>| {
+            if matches!(event, Event::Step { .. } | Event::Evaluated(_) | Event::Evaluating { .. })
+            {
+                n_left = n_left.saturating_sub(1);
+                stop.store(n_left == 0, Ordering::Relaxed);
+            }
+        };
+        let ended = setup.run_observed(output, start, &mut observe);
+        stop.store(false, Ordering::Relaxed);
+        start = Start::Latest;
+        match ended {
+            Ok(_) => return n_stops,
+            Err(TrainError::Interrupted { step, checkpoint }) => {
+                n_stops += 1;
+                let Some(checkpoint) = checkpoint else {
+                    assert_eq!(
+                        step, 0,
+                        "only before the first evaluation is there nothing to keep"
+                    );
+                    continue;
+                };
+                assert!(checkpoint.join("state.json").is_file(), "{}", checkpoint.display());
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_keeps_its_steps_and_ends_with_the_same_bytes() {
+    let every = [CheckpointEvery::Epoch, CheckpointEvery::Steps(4), CheckpointEvery::Steps(1)];
+    for (checkpoint, keep_checkpoints) in every.into_iter().zip([None, Some(1), None]) {
+        let setup = Setup { checkpoint, keep_checkpoints, ..Setup::short() };
+        let dir = tempdir().unwrap();
+        let undisturbed = dir.path().join("undisturbed");
+        setup.run(&undisturbed, Start::New).unwrap();
+        // An evaluation takes three events here, so that every n up to it would never come past the first one.
+        for n in [4, 5, 7, 11, 19] {
+            let output = dir.path().join(n.to_string());
+            let n_stops = stop_after_every(n, &setup, &output);
+            assert!(n_stops >= 1, "{n} events");
+            assert_same_files(&output, &undisturbed);
+        }
+    }
+}
+
+#[test]
+fn a_run_that_saves_itself_now_and_then_leaves_nothing_of_it_and_resumes_from_everywhere() {
+    let (dir, copies) = (tempdir().unwrap(), tempdir().unwrap());
+    let undisturbed = dir.path().join("undisturbed");
+    let setup = Setup { checkpoint: CheckpointEvery::Epoch, ..Setup::short() };
+    setup.run(&undisturbed, Start::New).unwrap();
+    let saving = Setup { interim_every: Duration::ZERO, ..setup };
+    let output = dir.path().join("run");
+    let sites = run_with_crash_sites(&saving, &output, copies.path());
+    assert_same_files(&output, &undisturbed);
+    for (at, site) in sites.iter().enumerate() {
+        let interim = |name: &String| name.starts_with("interim_") && name.ends_with("/state.json");
+        let n_interim = support::contents(site).keys().filter(|name| interim(name)).count();
+        // The first event is the evaluation before training, then come step 1, after which nothing is saved yet, …
+        let is_between = (2..=6).contains(&at) || (9..=13).contains(&at);
+        assert_eq!(n_interim, usize::from(is_between || at == 7 || at == 14), "event {at}");
+        saving.run(site, Start::Latest).unwrap();
+        assert_same_files(site, &undisturbed);
+    }
+}
+
+#[test]
+fn one_folder_has_one_run_at_a_time() {
+    let dir = tempdir().unwrap();
+    let (setup, run) = (Setup::short(), dir.path().join("run"));
+    let mut refused = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Step { .. } | Event::Started { .. } = event {
+            for start in [Start::New, Start::Latest, Start::Overwrite] {
+                refused.push(RunFolder::open(&run, &start).unwrap_err().to_string());
+            }
+        }
+    };
+    setup.run_observed(&run, Start::New, &mut observe).unwrap();
+    assert_eq!(refused.len(), 13 * 3);
+    let is_said = |error: &String| error.ends_with("run` is being written by another process");
+    assert!(refused.iter().all(is_said), "{refused:?}");
+    RunFolder::open(&run, &Start::Latest).unwrap();
 }

@@ -6,7 +6,7 @@
 //!
 //! In reading order: [`commands`] one module per command · [`help`] its layout · [`config_file`] options from a TOML file
 //! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
-//! [`lines`] lines of stdin as they arrive · [`table`] aligned columns · [`visible`] text that a terminal can be given.
+//! [`memory`] whether a batch fits · [`lines`] lines of stdin as they arrive · [`table`] aligned columns · [`visible`] text that a terminal can be given.
 
 #![allow(unreachable_pub, reason = "`pub` says what a module offers to the others of the binary")]
 
@@ -15,6 +15,7 @@ mod config_file;
 mod help;
 mod interrupt;
 mod lines;
+mod memory;
 mod message;
 mod progress;
 mod report;

@@ -41,13 +41,31 @@ impl Hint for UsageError {
     }
 }
 
+/// Results could not be written to stdout.
+#[derive(Debug)]
+pub struct StdoutError(pub io::Error);
+
+impl fmt::Display for StdoutError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("cannot write to stdout")
+    }
+}
+
+impl Error for StdoutError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
 /// Prints `error` to stderr, and returns 2 where the command line was wrong, 130 where the work was
 /// interrupted and 1 everywhere else.
 ///
-/// A reader of our stdout that went away (`loriot search … | head`) is no error.
+/// A reader of our stdout that went away (`loriot search … | head`) is no error. Another broken pipe, such as a
+/// connection that was cut, is one.
 pub fn print(error: &anyhow::Error) -> ExitCode {
     let broken_pipe = |cause: &(dyn Error + 'static)| {
-        cause.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        let stdout = cause.downcast_ref::<StdoutError>();
+        stdout.is_some_and(|StdoutError(error)| error.kind() == io::ErrorKind::BrokenPipe)
     };
     if error.chain().any(broken_pipe) {
         return ExitCode::SUCCESS;
@@ -124,6 +142,19 @@ mod tests {
         let error = anyhow::Error::new(cause).context("cannot train");
         let want = "error: cannot train\ncaused by: `x` is too large\nhint: give a smaller `x`\n";
         assert_eq!(render(&error), want);
+    }
+
+    #[test]
+    fn only_stdout_may_be_closed() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        let status = |error: anyhow::Error| format!("{:?}", print(&error));
+        let [success, failure] = [0, 1].map(|code| format!("{:?}", ExitCode::from(code)));
+        assert_eq!(status(StdoutError(broken()).into()), success);
+        assert_eq!(status(anyhow::Error::new(broken()).context("cannot download")), failure);
+        assert_eq!(
+            status(StdoutError(io::Error::from(io::ErrorKind::StorageFull)).into()),
+            failure
+        );
     }
 
     #[test]

@@ -15,6 +15,8 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 #[path = "../../../../tests/rust/files.rs"]
 mod files;
@@ -43,7 +45,12 @@ pub(crate) struct Setup {
     pub(crate) threads: usize,
     pub(crate) checkpoint: CheckpointEvery,
     pub(crate) keep_checkpoints: Option<usize>,
+    pub(crate) interim_every: Duration,
+    pub(crate) stop: &'static AtomicBool,
 }
+
+/// For runs that nobody stops.
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 impl Setup {
     /// Two epochs of six steps, the last of each with half as many rows, with dropout and shuffle.
@@ -66,6 +73,8 @@ impl Setup {
             threads: 2,
             checkpoint: CheckpointEvery::Steps(2),
             keep_checkpoints: None,
+            interim_every: Duration::MAX,
+            stop: &NEVER,
         }
     }
 
@@ -96,6 +105,8 @@ impl Setup {
             folder,
             checkpoint: self.checkpoint,
             keep_checkpoints: self.keep_checkpoints,
+            interim_every: self.interim_every,
+            stop: self.stop,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Options and output that several commands share.
 
 use crate::message::message;
+use crate::report::StdoutError;
 use crate::visible;
 use anyhow::Context;
 use clap::Args;
@@ -162,6 +163,12 @@ impl RowOptions {
     }
 }
 
+/// Parses a threshold, which NaN or infinity cannot be.
+pub fn parse_finite(text: &str) -> Result<f32, String> {
+    let value = text.parse().ok().filter(|value: &f32| value.is_finite());
+    value.ok_or_else(|| "expected a finite number".into())
+}
+
 /// Parses the `--precision` of a command that only embeds.
 pub fn parse_precision(text: &str) -> Result<Precision, String> {
     let wanted = Precision::ALL.into_iter().find(|precision| precision.name() == text);
@@ -179,12 +186,6 @@ pub fn parse_training_precision(text: &str) -> Result<Precision, String> {
     }
 }
 
-/// Parses a number that a cosine or a label can be compared with.
-pub fn parse_finite(text: &str) -> Result<f32, String> {
-    let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
-    number.is_finite().then_some(number).ok_or_else(|| "expected a finite number".into())
-}
-
 /// Tells the user which rows were left out, if any.
 pub fn report_skipped(skipped: &SkippedRows) {
     if skipped.count == 0 {
@@ -199,8 +200,8 @@ pub fn report_skipped(skipped: &SkippedRows) {
 /// Writes `text` to stdout as it is. A closed pipe is an error that [`crate::report`] forgives.
 pub fn print_text(text: &str) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    Ok(stdout.flush()?)
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush());
+    Ok(written.map_err(StdoutError)?)
 }
 
 /// Writes `value` to stdout as one line of JSON.

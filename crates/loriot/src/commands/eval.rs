@@ -13,6 +13,7 @@ use loriot_eval::{
 use loriot_train::TokenPairs;
 use loriot_train::evaluation::check_classes;
 use serde_json::{Map, Value, json};
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 /// Texts between two movements of the progress bar.
@@ -45,9 +46,15 @@ pub struct EvalArgs {
     #[arg(long, value_name = "T", default_value_t = 0.5, help_heading = "Measuring")]
     #[arg(value_parser = common::parse_finite)]
     positive_threshold: f32,
-    /// Bootstrap resamples for the intervals; 0 for none
-    #[arg(long, value_name = "N", default_value_t = 1000, help_heading = "Measuring")]
-    bootstrap: usize,
+    /// Bootstrap resamples for the intervals, at most 100,000; 0 for none
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1000,
+        help_heading = "Measuring",
+        value_parser = clap::value_parser!(u32).range(..=100_000)
+    )]
+    bootstrap: u32,
     /// Seed of the resamples
     #[arg(long, value_name = "N", default_value_t = 42, help_heading = "Measuring")]
     seed: u64,
@@ -82,7 +89,7 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     };
     let options = Options {
         positive_threshold: f64::from(args.positive_threshold),
-        n_bootstrap: args.bootstrap,
+        n_bootstrap: args.bootstrap as usize,
         seed: args.seed,
         ..Options::default()
     };
@@ -117,10 +124,11 @@ fn scores(encoder: &Encoder, pairs: &[Pair]) -> Vec<f64> {
     let pairs = TokenPairs::new(encoder, pairs);
     let mut progress = Progress::new("embedding", pairs.n_texts() as u64);
     let scores = pairs.scores(|ids| encoder.embed_ids(ids), PROGRESS_TEXTS, &mut |done, _| {
-        progress.set(done as u64, "")
+        progress.set(done as u64, "");
+        ControlFlow::Continue(())
     });
     progress.finish();
-    scores
+    scores.unwrap_or_default()
 }
 
 /// The grades, where every row has one.
@@ -228,7 +236,6 @@ fn comparison_tables(comparison: &Comparison) -> String {
             number(b.value),
             number(m.value),
             d.value.map_or_else(|| "–".into(), |value| format!("{value:+.4}")),
-            range(d.interval),
             number(random(m)),
         ]
     });

@@ -2,6 +2,8 @@
 
 use super::common::{self, ModelOptions, RowOptions};
 use super::train_display::{Display, print_report};
+use crate::interrupt::{self, Interrupted};
+use crate::memory;
 use crate::message::message;
 use crate::report::UsageError;
 use loriot_data::{Pair, read_pairs};
@@ -11,10 +13,14 @@ use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::train_model::Trained;
 use loriot_train::loss::LossName;
 use loriot_train::{
-    BestMetric, CheckpointEvery, Job, RunFolder, ScheduleKind, Start, TokenPairs, TrainSettings,
+    BestMetric, CheckpointEvery, Event, Job, RunFolder, ScheduleKind, Start, TokenPairs,
+    TrainError, TrainSettings,
 };
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Training for so long without a checkpoint saves an interim one, which goes once there is a later one.
+const INTERIM_EVERY: Duration = Duration::from_secs(600);
 
 /// Train a LoRA adapter (or with `--full` every weight) on judged pairs
 #[derive(Debug, clap::Args)]
@@ -24,6 +30,9 @@ Examples:
     --train train.csv.gz --eval validation.csv.gz --output run
   loriot train --config train.toml --learning-rate 1e-4
   loriot train --config train.toml --resume
+
+Ctrl-C saves the run before it ends (once more ends it at once), and so does every tenth minute without a
+checkpoint, in `run/interim_...`, which goes when a later checkpoint is there.
 
 A run that was resumed ends with the same bytes as one that was never interrupted.
 
@@ -122,8 +131,13 @@ struct StepOptions {
     #[arg(long, value_name = "N", default_value_t = 1)]
     gradient_accumulation_steps: usize,
     /// Texts encoded at once in evaluations
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    eval_batch_size: usize,
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 128,
+        value_parser = clap::value_parser!(u32).range(1..)
+    )]
+    eval_batch_size: u32,
     /// The highest learning rate
     #[arg(long, value_name = "RATE", default_value_t = 5e-4)]
     learning_rate: f64,
@@ -224,18 +238,78 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         encoder,
         trained,
         settings,
-        eval_batch_size: args.schedule.eval_batch_size.max(1),
+        eval_batch_size: args.schedule.eval_batch_size as usize,
         folder,
         checkpoint: args.output.checkpoint,
         keep_checkpoints: args.output.keep_checkpoints.map(|keep| keep as usize),
+        interim_every: INTERIM_EVERY,
+        stop: interrupt::watch(),
     };
     drop((train, eval));
     let mut display = Display::default();
-    let report = loriot_train::train(job, &mut |event| display.show(event));
+    let batch_bytes = batch_bytes(&job);
+    let report = loriot_train::train(job, &mut |event| {
+        if let Event::Started { n_parameters, .. } = event {
+            warn_if_too_large(batch_bytes, n_parameters);
+        }
+        display.show(event);
+    });
     display.finish();
     let duration = begun.elapsed().as_secs_f64();
+    let report = report.map_err(interrupted)?;
     let OutputOptions { output, best_metric, .. } = &args.output;
-    print_report(output, *best_metric, &report?, duration, args.json)
+    print_report(output, *best_metric, &report, duration, args.json)
+}
+
+/// What a batch of `job` keeps.
+fn batch_bytes(job: &Job) -> u64 {
+    let config = &job.encoder.folder().config;
+    let shape = (config.hidden_size, config.intermediate_size, config.n_layers);
+    memory::batch_bytes(&job.train, job.settings.batch_size, shape)
+}
+
+/// Warns of a batch of so many bytes that will not fit. A trained number has a gradient and two moments beside it.
+fn warn_if_too_large(batch_bytes: u64, n_parameters: usize) {
+    let needed = batch_bytes.saturating_add(12 * n_parameters as u64);
+    if let Some(text) = memory::free_bytes().and_then(|free| memory::warning(needed, free)) {
+        message!("warning: {text}");
+    }
+}
+
+/// What the user is told of a run that ended early: for Ctrl-C, what was kept and how to go on.
+fn interrupted(error: TrainError) -> anyhow::Error {
+    let TrainError::Interrupted { step, checkpoint } = error else { return error.into() };
+    let kept = match checkpoint {
+        Some(dir) => format!("the run is kept in `{}`, after step {step}", dir.display()),
+        None => "there was nothing to keep before the first evaluation".into(),
+    };
+    let go_on = format!("go on with `{}`", resume_command(std::env::args()));
+    Interrupted { kept, go_on }.into()
+}
+
+/// The command line that goes on with the run that `arguments` began or went on with.
+fn resume_command(arguments: impl Iterator<Item = String>) -> String {
+    let mut arguments = arguments.peekable();
+    let mut kept = Vec::new();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--overwrite" => {}
+            // A path may follow, of a checkpoint that the run has left behind by now.
+            "--resume" => _ = arguments.next_if(|next| !next.starts_with('-')),
+            word if word.starts_with("--resume=") => {}
+            word => kept.push(quoted(word)),
+        }
+    }
+    kept.join(" ") + " --resume"
+}
+
+/// `word` as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    format!("'{}'", word.replace('\'', "'\\''"))
 }
 
 fn read_rows(paths: &[PathBuf], options: &RowOptions) -> anyhow::Result<Vec<Pair>> {
@@ -309,4 +383,21 @@ fn trained(
     adapter.config.base_model = Some(args.model.model.clone());
     adapter.config.dropout = settings.lora_dropout;
     Ok(Trained::Lora(adapter))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::resume_command;
+
+    #[test]
+    fn the_command_that_goes_on_is_the_same_with_resume_alone() {
+        let go_on = |line: &[&str]| resume_command(line.iter().map(|word| (*word).to_owned()));
+        let want = "loriot train --output 'my run' --query-prompt 'it'\\''s: ' --resume";
+        let begun = ["loriot", "train", "--output", "my run", "--query-prompt", "it's: "];
+        assert_eq!(go_on(&begun), want);
+        assert_eq!(go_on(&[&begun[..], &["--overwrite"]].concat()), want);
+        assert_eq!(go_on(&[&begun[..2], &["--resume", "run/step_4"], &begun[2..]].concat()), want);
+        assert_eq!(go_on(&[&begun[..2], &["--resume"], &begun[2..]].concat()), want);
+        assert_eq!(go_on(&[&begun[..], &["--resume=run/step_4"]].concat()), want);
+    }
 }

@@ -11,7 +11,9 @@ use std::path::Path;
 /// The run on the terminal.
 #[derive(Default)]
 pub(super) struct Display {
+    /// The bar of the steps: there from the first on, and away during evaluations, which have one of their own.
     steps: Option<Progress>,
+    total_steps: u64,
     evaluation: Option<Progress>,
     rates: Rates,
 }
@@ -66,18 +68,25 @@ impl Display {
                 if step > 0 {
                     message!("going on after step {step}");
                 }
-                let mut progress = Progress::new("training", plan.total_steps);
-                progress.start_at(step);
-                self.steps = Some(progress);
+                self.total_steps = plan.total_steps;
             }
-            Event::Warning(text) => message!("warning: {text}"),
+            Event::Warning(text) => match &self.steps {
+                Some(steps) => steps.say(&format!("warning: {text}")),
+                None => message!("warning: {text}"),
+            },
             Event::Step { record, n_rows } => {
                 self.rates.add(record, n_rows);
-                if let Some(steps) = &mut self.steps {
-                    steps.set(record.step, &self.rates.message());
-                }
+                let steps = self.steps.get_or_insert_with(|| {
+                    let mut steps = Progress::new("training", self.total_steps);
+                    steps.start_at(record.step - 1);
+                    steps
+                });
+                steps.set(record.step, &self.rates.message());
             }
             Event::Evaluating { done, total } => {
+                if let Some(steps) = self.steps.take() {
+                    steps.finish();
+                }
                 let evaluation = self
                     .evaluation
                     .get_or_insert_with(|| Progress::new("evaluating", total as u64));
@@ -91,11 +100,7 @@ impl Display {
                     -1 => "before training".to_owned(),
                     epoch => format!("after epoch {epoch}"),
                 };
-                let text = format!("{when}: ROC-AUC {:.4}", evaluation.roc_auc);
-                match &self.steps {
-                    Some(steps) => steps.say(&text),
-                    None => message!("{text}"),
-                }
+                message!("{when}: ROC-AUC {:.4}", evaluation.roc_auc);
             }
         }
     }
@@ -158,5 +163,29 @@ fn warn_if_worse(metric: BestMetric, report: &Report) {
         && !metric.is_better(best, before)
     {
         message!("warning: no epoch was better in {metric} than the model before training");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use loriot_train::TrainSettings;
+
+    #[test]
+    fn there_is_one_bar_at_a_time_and_it_is_of_what_moves() {
+        let settings = TrainSettings::default();
+        let plan = settings.plan(&settings.sampler(100));
+        let record =
+            StepRecord { step: 1, epoch: 0, loss: 0.1, learning_rate: 0.1, tokens: 3, ms: 1.0 };
+        let mut display = Display::default();
+        let mut bars_after = |event: Event<'_>| {
+            display.show(event);
+            (display.steps.is_some(), display.evaluation.is_some())
+        };
+        let started = Event::Started { plan: &plan, step: 0, n_parameters: 1 };
+        assert_eq!(bars_after(started), (false, false), "nothing has been done yet");
+        assert_eq!(bars_after(Event::Step { record: &record, n_rows: 64 }), (true, false));
+        assert_eq!(bars_after(Event::Evaluating { done: 0, total: 4 }), (false, true));
+        assert_eq!(bars_after(Event::Evaluating { done: 2, total: 4 }), (false, true));
     }
 }
