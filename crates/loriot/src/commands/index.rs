@@ -7,7 +7,7 @@ use crate::progress::{Progress, seconds};
 use loriot_data::{ColumnName, Deduplicate, read_products};
 use loriot_encoder::Side;
 use loriot_files::OutputError;
-use loriot_files::atomic::is_absent;
+use loriot_files::is_absent;
 use loriot_index::HnswConfig;
 use loriot_search::build::{EXACT_UP_TO, IndexChoice};
 use loriot_search::{
