@@ -5,6 +5,8 @@ pub mod embed;
 pub mod eval;
 pub mod index;
 pub mod merge;
+pub mod merged_folder;
+pub mod output;
 pub mod search;
 pub mod train;
 mod train_display;
