@@ -1,15 +1,17 @@
-//! Files and folders that appear whole or not at all.
+//! Files that appear whole or not at all.
 //!
-//! A file is written beside its final name, synced, and renamed over it. A folder is filled under
-//! a temporary name and renamed at the end. A crash leaves at most a `.tmp-…` entry, never half
-//! of what was asked for under the name that was asked for.
+//! A file `NAME` is written beside its final name as `.tmp-NAME-XXXXXX`, synced, and renamed over it. A
+//! crash leaves at most that temporary file, never half of what was asked for under the name that was asked
+//! for; whoever locks `NAME` next ([`crate::OutputLock`]) removes it. An output that is a symbolic link stays
+//! one: what it leads to is written.
 
-use crate::Hint;
+use crate::{Hint, disk};
 use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-/// An output could not be written. What stood under its name before is unchanged.
+/// An output could not be written. What stood under its name before is unchanged, unless the disk failed
+/// after the last rename.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
     /// The system refused: no space, no permission, no such folder.
@@ -26,6 +28,14 @@ pub enum OutputError {
     Exists {
         /// The path in the way.
         path: PathBuf,
+    },
+    /// Something is there that may not be replaced.
+    #[error("`{}` is not replaced: {reason}", path.display())]
+    Kept {
+        /// The output.
+        path: PathBuf,
+        /// What is in the way.
+        reason: String,
     },
     /// Somebody else is writing it.
     #[error("`{}` is being written by another process", path.display())]
@@ -55,6 +65,11 @@ impl Hint for OutputError {
             OutputError::InUse { .. } => {
                 Some("wait until it ends, or choose another `--output`".into())
             }
+            OutputError::Kept { .. } => Some(
+                "`--overwrite` replaces what the same command wrote and nothing else: move it away, \
+                 or choose another `--output`"
+                    .into(),
+            ),
             OutputError::Exists { .. } => {
                 Some("choose another `--output`, or give `--overwrite` to replace it".into())
             }
@@ -62,18 +77,36 @@ impl Hint for OutputError {
     }
 }
 
-fn parent(path: &Path) -> &Path {
+/// The folder in which `path` stands.
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
     }
 }
 
-/// Makes a rename durable. Some systems cannot sync a folder; the rename itself still holds.
-fn sync_parent(path: &Path) {
-    if let Ok(dir) = File::open(parent(path)) {
-        let _ = dir.sync_all();
+/// The path that `path` leads to where it is a symbolic link, whether or not something stands there.
+pub fn follow_links(path: &Path) -> PathBuf {
+    /// As many as Linux follows.
+    const MAX_LINKS: usize = 40;
+    // `link/` is the link here, too.
+    let mut path: PathBuf = path.components().collect();
+    for _ in 0..MAX_LINKS {
+        match fs::read_link(&path) {
+            Ok(target) => path = parent(&path).join(target),
+            Err(_) => break, // It is no link.
+        }
     }
+    path
+}
+
+/// What the temporary names of the output `path` begin with; six letters and digits follow.
+pub(crate) fn temporary_prefix(path: &Path) -> String {
+    /// Of the 255 bytes that most systems let a name have.
+    const MAX_BYTES: usize = 200;
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let end = name.floor_char_boundary(MAX_BYTES);
+    format!(".tmp-{}-", &name[..end])
 }
 
 /// Writes a file through `fill`, replacing `path` only once every byte is on the disk.
@@ -84,19 +117,25 @@ pub fn write_atomic(
     fill: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<(), OutputError> {
     let error = |source| OutputError::Io { path: path.to_owned(), source };
-    fs::create_dir_all(parent(path)).map_err(error)?;
+    let target = follow_links(path);
+    fs::create_dir_all(parent(&target)).map_err(error)?;
     let staged = tempfile::Builder::new()
-        .prefix(".tmp-")
+        .prefix(&temporary_prefix(&target))
         .permissions_like_a_new_file()
-        .tempfile_in(parent(path))
+        .tempfile_in(parent(&target))
         .map_err(error)?;
     let mut writer = BufWriter::with_capacity(1 << 16, staged.as_file());
     fill(&mut writer).and_then(|()| writer.flush()).map_err(error)?;
     drop(writer);
-    staged.as_file().sync_all().map_err(error)?;
-    staged.persist(path).map_err(|failed| error(failed.error))?;
-    sync_parent(path);
-    Ok(())
+    disk::sync(staged.as_file(), staged.path()).map_err(error)?;
+    // From here on the rename decides, not the temporary file's end.
+    let (file, staged) = staged.keep().map_err(|failed| error(failed.error))?;
+    drop(file);
+    if let Err(source) = disk::rename(&staged, &target) {
+        let _ = fs::remove_file(&staged);
+        return Err(error(source));
+    }
+    disk::sync_folder(parent(&target)).map_err(error)
 }
 
 /// Writes `bytes` as a file; see [`write_atomic`].
@@ -112,78 +151,9 @@ pub fn write_atomic_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     })
 }
 
-/// A folder that is filled under a temporary name and gets its own at [`NewDir::commit`].
-///
-/// Dropped without a commit, it removes what it held.
-#[derive(Debug)]
-pub struct NewDir {
-    staged: tempfile::TempDir,
-    target: PathBuf,
-    replace: bool,
-}
-
-impl NewDir {
-    /// Begins `target`, which must not exist (an empty folder counts as absent) unless `replace`.
-    pub fn begin(target: &Path, replace: bool) -> Result<NewDir, OutputError> {
-        if !replace && !is_absent(target) {
-            return Err(OutputError::Exists { path: target.to_owned() });
-        }
-        let error = |source| OutputError::Io { path: target.to_owned(), source };
-        fs::create_dir_all(parent(target)).map_err(error)?;
-        let staged =
-            tempfile::Builder::new().prefix(".tmp-").tempdir_in(parent(target)).map_err(error)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            let mode = fs::Permissions::from_mode(0o755);
-            fs::set_permissions(staged.path(), mode).map_err(error)?;
-        }
-        Ok(NewDir { staged, target: target.to_owned(), replace })
-    }
-
-    /// Where the files go until the commit.
-    pub fn path(&self) -> &Path {
-        self.staged.path()
-    }
-
-    /// Gives the folder its name. An old one under that name is moved aside first and removed last.
-    pub fn commit(self) -> Result<(), OutputError> {
-        let target = self.target;
-        let error = |source| OutputError::Io { path: target.clone(), source };
-        if !self.replace && !is_absent(&target) {
-            return Err(OutputError::Exists { path: target });
-        }
-        let aside = target
-            .exists()
-            .then(|| tempfile::Builder::new().prefix(".tmp-old-").tempdir_in(parent(&target)));
-        let aside = aside.transpose().map_err(error)?;
-        if let Some(aside) = &aside {
-            fs::rename(&target, aside.path().join("old")).map_err(error)?;
-        }
-        let staged = self.staged.keep();
-        if let Err(source) = fs::rename(&staged, &target) {
-            if let Some(aside) = &aside {
-                let _ = fs::rename(aside.path().join("old"), &target);
-            }
-            let _ = fs::remove_dir_all(&staged);
-            return Err(error(source));
-        }
-        sync_parent(&target);
-        Ok(())
-    }
-}
-
-/// Whether nothing stands at `path`, an empty folder counting as nothing.
-pub fn is_absent(path: &Path) -> bool {
-    match fs::read_dir(path) {
-        Ok(mut entries) => entries.next().is_none(),
-        Err(error) => error.kind() == io::ErrorKind::NotFound,
-    }
-}
-
 /// `tempfile` makes files that only their owner may read; outputs get the permissions that any new
 /// file of the user gets.
-trait PermissionsLikeANewFile {
+pub(crate) trait PermissionsLikeANewFile {
     fn permissions_like_a_new_file(&mut self) -> &mut Self;
 }
 
@@ -230,33 +200,47 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_appears_whole_or_not_at_all() {
+    fn content_is_synced_before_the_name_and_the_name_before_the_end() {
+        use crate::disk::{Call, observe};
+        use std::{cell::RefCell, rc::Rc};
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("deep/out");
-        let new = NewDir::begin(&target, false).unwrap();
-        fs::write(new.path().join("x"), "1").unwrap();
-        assert!(!target.exists());
-        drop(new);
-        assert_eq!(entries(&dir.path().join("deep")), [""; 0]);
+        let path = dir.path().join("a.txt");
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let told = Rc::clone(&calls);
+        let tell = move |call: &Call| told.borrow_mut().push(call.clone());
+        observe(tell, || write_atomic_bytes(&path, b"new").unwrap());
+        let calls = calls.borrow();
+        let [Call::Sync(staged), Call::Rename(from, to), Call::SyncFolder(folder)] = &calls[..]
+        else {
+            panic!("{calls:?}");
+        };
+        assert_eq!((staged, to, &**folder), (from, &path, dir.path()));
+    }
 
-        let new = NewDir::begin(&target, false).unwrap();
-        fs::write(new.path().join("x"), "1").unwrap();
-        new.commit().unwrap();
-        assert_eq!(entries(&target), ["x"]);
-        assert!(matches!(NewDir::begin(&target, false), Err(OutputError::Exists { .. })));
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_a_link() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("far")).unwrap();
+        for (link, target) in [("a", "b"), ("b", "far/c")] {
+            std::os::unix::fs::symlink(target, dir.path().join(link)).unwrap();
+        }
+        for content in ["1", "2"] {
+            write_atomic_bytes(&dir.path().join("a"), content.as_bytes()).unwrap();
+            assert_eq!(fs::read_to_string(dir.path().join("far/c")).unwrap(), content);
+        }
+        assert!(dir.path().join("b").is_symlink());
+        assert_eq!(entries(dir.path()), ["a", "b", "far"]);
+        assert_eq!(entries(&dir.path().join("far")), ["c"]);
     }
 
     #[test]
-    fn replacing_a_folder_drops_what_it_held() {
+    fn a_long_name_leaves_room_for_the_temporary_one() {
         let dir = tempfile::tempdir().unwrap();
-        let target = dir.path().join("out");
-        fs::create_dir(&target).unwrap();
-        fs::write(target.join("old"), "1").unwrap();
-        let new = NewDir::begin(&target, true).unwrap();
-        fs::write(new.path().join("new"), "2").unwrap();
-        new.commit().unwrap();
-        assert_eq!(entries(&target), ["new"]);
-        assert_eq!(entries(dir.path()), ["out"]);
+        for name in ["x".repeat(255), "é".repeat(127)] {
+            write_atomic_bytes(&dir.path().join(&name), b"1").unwrap();
+            assert!(dir.path().join(name).exists());
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! SHA-256, as lower-case hexadecimal: the identity of models, adapters and data files.
 
+use crate::open_regular;
 use sha2::{Digest, Sha256};
-use std::io::Read;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 /// SHA-256 of bytes that arrive in pieces.
@@ -31,15 +33,36 @@ impl Sha256Hasher {
     }
 }
 
-/// SHA-256 of a file's content, read in pieces.
-pub fn sha256_file(path: &Path) -> std::io::Result<String> {
-    let mut file = std::fs::File::open(path)?;
+/// SHA-256 of a regular file's content, read in pieces.
+pub fn sha256_file(path: &Path) -> io::Result<String> {
+    sha256_open(&open_regular(path)?)
+}
+
+/// SHA-256 of all that is in an open file. Where it is read next does not matter, and on Unix stays as it is.
+pub fn sha256_open(file: &File) -> io::Result<String> {
     let mut hasher = Sha256Hasher::new();
-    let mut piece = vec![0; 1 << 16];
+    let (mut piece, mut at) = (vec![0; 1 << 16], 0);
     loop {
-        match file.read(&mut piece)? {
+        match read_at(file, &mut piece, at)? {
             0 => return Ok(hasher.finish()),
-            n => hasher.update(&piece[..n]),
+            n => {
+                hasher.update(&piece[..n]);
+                at += n as u64;
+            }
+        }
+    }
+}
+
+/// Reads some bytes from position `at` on; 0 at the end of the file.
+fn read_at(file: &File, piece: &mut [u8], at: u64) -> io::Result<usize> {
+    #[cfg(unix)]
+    let read = |piece: &mut [u8]| std::os::unix::fs::FileExt::read_at(file, piece, at);
+    #[cfg(windows)]
+    let read = |piece: &mut [u8]| std::os::windows::fs::FileExt::seek_read(file, piece, at);
+    loop {
+        match read(piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
         }
     }
 }
@@ -58,6 +81,8 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "abc").unwrap();
         assert_eq!(sha256_file(file.path()).unwrap(), want);
+        let open = File::open(file.path()).unwrap();
+        assert_eq!([&open, &open].map(|open| sha256_open(open).unwrap()), [want, want]);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 //!
 //! The lock is a file `.NAME.lock` beside the output, locked through the operating system, which
 //! lets go of it when the process ends in whatever way: a file that a crash left behind locks nothing.
+//! Whoever gets the lock clears up first what a run that was killed has left beside the output.
 
-use crate::OutputError;
+use crate::{OutputError, follow_links, new_dir};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,13 +21,14 @@ pub struct OutputLock {
 }
 
 impl OutputLock {
-    /// Locks `output`, a file or folder that need not exist. Missing parent folders are made.
+    /// Locks `output`, a file or folder that need not exist. Missing parent folders are made, and temporary
+    /// files and folders that killed runs have left of this output are removed.
     ///
     /// [`OutputError::InUse`] if a process holds it, this one included.
     pub fn take(output: &Path) -> Result<OutputLock, OutputError> {
         let error = OutputError::io(output);
-        let path = match lock_path(output) {
-            Ok(path) => path,
+        let (target, path) = match lock_path(output) {
+            Ok(paths) => paths,
             Err(source) => return Err(error(source)),
         };
         loop {
@@ -34,19 +36,24 @@ impl OutputLock {
                 Ok(file) => file,
                 Err(source) => return Err(error(source)),
             };
-            match file.try_lock() {
-                Ok(()) => {}
+            let alone = match file.try_lock() {
+                Ok(()) => true,
                 Err(TryLockError::WouldBlock) => {
                     return Err(OutputError::InUse { path: output.to_owned() });
                 }
                 // Some network file systems have no locks: two writers cannot be told apart there.
                 Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
+                    false
                 }
                 Err(TryLockError::Error(source)) => return Err(error(source)),
-            }
+            };
             // The holder before us may have removed the file after we opened it.
             if is_at(&file, &path) {
-                return Ok(OutputLock { path, _file: file });
+                let lock = OutputLock { path, _file: file };
+                if alone && let Err(source) = new_dir::recover(&target) {
+                    return Err(error(source));
+                }
+                return Ok(lock);
             }
         }
     }
@@ -59,15 +66,21 @@ impl Drop for OutputLock {
     }
 }
 
-/// Where the lock of `output` stands. Of an output that is a link, it is the target that is locked.
-fn lock_path(output: &Path) -> io::Result<PathBuf> {
-    let output = fs::canonicalize(output).or_else(|_| std::path::absolute(output))?;
+/// `output` where it stands, links followed, and the path of its lock.
+fn lock_path(output: &Path) -> io::Result<(PathBuf, PathBuf)> {
+    let output = std::path::absolute(follow_links(output))?;
+    let parent = output.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(parent)?;
+    // Two paths of one output must give one lock.
+    let target = match output.file_name() {
+        Some(name) => fs::canonicalize(parent)?.join(name),
+        None => fs::canonicalize(&output)?,
+    };
     let mut name = std::ffi::OsString::from(".");
-    name.push(output.file_name().unwrap_or_default());
+    name.push(target.file_name().unwrap_or_default());
     name.push(".lock");
-    let path = output.with_file_name(name);
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
-    Ok(path)
+    let lock = target.with_file_name(name);
+    Ok((target, lock))
 }
 
 fn open(path: &Path) -> io::Result<File> {
@@ -125,6 +138,10 @@ mod tests {
         std::os::unix::fs::symlink("shop", dir.path().join("link")).unwrap();
         let _held = OutputLock::take(&dir.path().join("link")).unwrap();
         OutputLock::take(&dir.path().join("shop")).unwrap_err();
+        // Nor does it matter whether the target is there yet, or by which way one comes to it.
+        std::os::unix::fs::symlink("new", dir.path().join("dangling")).unwrap();
+        let _held = OutputLock::take(&dir.path().join("dangling")).unwrap();
+        OutputLock::take(&dir.path().join("shop/../new")).unwrap_err();
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code)] // Mapping is unsafe because another process may change the file.
 
+use crate::open_regular;
 use std::fs::File;
 use std::ops::{Deref, Range};
 use std::path::Path;
@@ -11,19 +12,21 @@ use std::path::Path;
 pub struct Mmap(memmap2::Mmap);
 
 impl Mmap {
-    /// Maps the whole file. An empty file is an error of kind `InvalidInput` on some systems.
+    /// Maps the whole of a regular file. An empty one is an error of kind `InvalidInput` on some systems.
     pub fn open(path: &Path) -> std::io::Result<Mmap> {
-        let file = File::open(path)?;
-        if file.metadata()?.is_dir() {
-            return Err(std::io::Error::new(std::io::ErrorKind::IsADirectory, "is a directory"));
-        }
+        Mmap::of(&open_regular(path)?)
+    }
+
+    /// Maps the whole of an open file, which must be a regular one; see [`open_regular`]. The map stays
+    /// when the file is closed.
+    pub fn of(file: &File) -> std::io::Result<Mmap> {
         // SAFETY: the bytes must stay as they are while they are borrowed, and no file system promises that: this is the
         // caller's world to keep. What we write under a name of our own is replaced by renaming, so that a map goes on with
         // the old file; the one file that grows in place, of embeddings not yet finished, is mapped only once its writer is
         // done. A model or catalogue that another program rewrites under us may give other numbers, each of which every
         // reader checks or copes with as it comes; one that is cut short ends the process by SIGBUS, as with every loader
         // that maps weights.
-        unsafe { memmap2::Mmap::map(&file) }.map(Mmap)
+        unsafe { memmap2::Mmap::map(file) }.map(Mmap)
     }
 
     /// Tells the system that the pages of `range`, a part of the file, will not be read again soon, so

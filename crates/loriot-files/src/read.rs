@@ -1,6 +1,7 @@
 //! Small files, read whole, with a limit that is checked before anything is allocated.
 
-use crate::Hint;
+use crate::{Hint, open_regular};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -48,16 +49,21 @@ impl Hint for ReadFileError {
     }
 }
 
-/// The bytes of a file of at most `limit` bytes.
+/// The bytes of a regular file of at most `limit` bytes.
 pub fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>, ReadFileError> {
     let io = |source| ReadFileError::Io { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(io)?;
+    read_limited_open(open_regular(path).map_err(io)?, path, limit)
+}
+
+/// The same of a file that is open; `path` is for messages.
+pub fn read_limited_open(file: File, path: &Path, limit: u64) -> Result<Vec<u8>, ReadFileError> {
+    let io = |source| ReadFileError::Io { path: path.to_owned(), source };
     let found = file.metadata().map_err(io)?.len();
     if found > limit {
         return Err(ReadFileError::TooLarge { path: path.to_owned(), found, limit });
     }
     let mut bytes = Vec::new();
-    // The size above may be a lie (a device, a growing file): the reader is limited as well.
+    // The size above may be a lie (a growing file): the reader is limited as well.
     file.take(limit).read_to_end(&mut bytes).map_err(io)?;
     Ok(bytes)
 }
@@ -67,8 +73,15 @@ pub fn read_json<T: serde::de::DeserializeOwned>(
     path: &Path,
     limit: u64,
 ) -> Result<T, ReadFileError> {
-    let bytes = read_limited(path, limit)?;
-    serde_json::from_slice(&bytes)
+    parse_json(&read_limited(path, limit)?, path)
+}
+
+/// JSON that was read from `path` as `T`.
+pub fn parse_json<T: serde::de::DeserializeOwned>(
+    bytes: &[u8],
+    path: &Path,
+) -> Result<T, ReadFileError> {
+    serde_json::from_slice(bytes)
         .map_err(|source| ReadFileError::Json { path: path.to_owned(), source })
 }
 

@@ -18,11 +18,13 @@
 //! old version under `tests/formats/`, and a test that still opens it.
 
 use crate::{Row, VectorId};
-use loriot_files::{Hint, Mmap, OutputError, write_atomic};
+use loriot_files::{Hint, Mmap, OutputError, open_regular, write_atomic};
+use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-const MAGIC: &[u8; 8] = b"LORVEC\0\0";
+/// What a vector file begins with.
+pub const MAGIC: &[u8; 8] = b"LORVEC\0\0";
 /// Without ids, and with them.
 const VERSIONS: [u32; 2] = [1, 2];
 /// Where the rows begin.
@@ -165,14 +167,20 @@ impl Vectors {
 
     /// Maps a vector file after its header and length were checked.
     pub fn open(path: &Path) -> Result<Vectors, VectorsError> {
+        let open = |source| VectorsError::Open { path: path.to_owned(), source };
+        Vectors::from_file(&open_regular(path).map_err(open)?, path)
+    }
+
+    /// The same of a regular file that is open; `path` is for messages.
+    pub fn from_file(file: &File, path: &Path) -> Result<Vectors, VectorsError> {
         let path_buf = || path.to_owned();
         let open = |source| VectorsError::Open { path: path_buf(), source };
-        let length = std::fs::metadata(path).map_err(open)?.len();
+        let length = file.metadata().map_err(open)?.len();
         if length < HEADER_BYTES as u64 {
             let expected = HEADER_BYTES as u64;
             return Err(VectorsError::Length { path: path_buf(), found: length, expected });
         }
-        let map = Mmap::open(path).map_err(open)?;
+        let map = Mmap::of(file).map_err(open)?;
         let Some(header) = map.first_chunk::<HEADER_BYTES>() else {
             return Err(VectorsError::Magic { path: path_buf() });
         };

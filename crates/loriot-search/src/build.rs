@@ -3,13 +3,15 @@
 use crate::embed::Embedded;
 use crate::manifest::{EncoderRecord, GRAPH, IndexKind, MANIFEST, Manifest, PRODUCTS, VECTORS};
 use crate::products::Products;
+use crate::replace::check_replaceable;
 use crate::threads::{ThreadsError, thread_pool};
 use loriot_files::{Hint, NewDir, OutputError, write_atomic_json};
 use loriot_index::{
     Hit, Hnsw, HnswConfig, Isa, Row, Vectors, VectorsError, any_row, recall, search_exact,
 };
 use rayon::prelude::*;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// The largest catalogue that is searched exactly by default.
 ///
@@ -17,6 +19,9 @@ use std::path::Path;
 /// answers in a tenth of that, but misses some neighbours, takes seconds to build and adds up to half
 /// of the vectors' size: for so few products exact search is quick enough.
 pub const EXACT_UP_TO: usize = 20_000;
+
+/// A graph that finds less of the nearest than this is worth a warning.
+pub const LOW_RECALL: f64 = 0.9;
 
 /// A graph's recall is measured on the neighbours of this many products.
 const RECALL_SAMPLE: usize = 200;
@@ -75,6 +80,12 @@ pub enum BuildError {
     /// The threads could not be started.
     #[error(transparent)]
     Threads(#[from] ThreadsError),
+    /// The work was stopped before there was a catalogue. The vectors are kept.
+    #[error("stopped while the graph was built; `{}` keeps all vectors", partial.display())]
+    Stopped {
+        /// The folder of the work in progress.
+        partial: PathBuf,
+    },
 }
 
 impl Hint for BuildError {
@@ -83,23 +94,29 @@ impl Hint for BuildError {
             BuildError::Output(error) => error.hint(),
             BuildError::Vectors(error) => error.hint(),
             BuildError::Threads(error) => error.hint(),
+            BuildError::Stopped { .. } => Some("the same command again goes on from there".into()),
         }
     }
 }
 
-/// Writes the catalogue of `products`, whose vectors are `embedded`, to the folder `dir`.
+/// Writes the catalogue of `products`, whose vectors are `embedded`, to the folder `dir`, of which the caller is
+/// the only writer. With `overwrite` it replaces a catalogue, and nothing else.
 ///
-/// Panics unless there is a vector for each product, and at least one.
+/// Once `stop` is true, the graph is given up. Panics unless there is a vector for each product, and at least one.
 pub fn build_catalogue(
     dir: &Path,
     products: &Products,
     embedded: &Embedded,
     encoder: EncoderRecord,
     options: &BuildOptions,
+    stop: &AtomicBool,
     on_event: impl Fn(BuildEvent) + Sync,
 ) -> Result<Manifest, BuildError> {
     assert_eq!(products.rows.len(), embedded.len(), "a vector for each product");
     let n_products = embedded.len();
+    if options.overwrite {
+        check_replaceable(dir)?;
+    }
     let new = NewDir::begin(dir, options.overwrite)?;
     products.write(&new.path().join(PRODUCTS))?;
     let vectors_path = new.path().join(VECTORS);
@@ -113,15 +130,19 @@ pub fn build_catalogue(
     };
     let index = if by_graph {
         let vectors = Vectors::open(&vectors_path)?;
-        let recall = thread_pool(options.n_threads)?.install(|| {
-            on_event(BuildEvent::GraphBegun { n_vectors: n_products });
-            let graph = Hnsw::build(options.isa, &vectors, options.hnsw, || {
-                on_event(BuildEvent::Inserted);
-            });
-            on_event(BuildEvent::GraphBuilt);
-            graph.write(&new.path().join(GRAPH), &vectors)?;
-            Ok::<_, BuildError>(measure_recall(options.isa, &vectors, &graph))
-        })?;
+        let stopped = || BuildError::Stopped { partial: embedded.partial().to_owned() };
+        let (graph, recall) = thread_pool(options.n_threads)?
+            .install(|| {
+                on_event(BuildEvent::GraphBegun { n_vectors: n_products });
+                let inserted = || on_event(BuildEvent::Inserted);
+                let (isa, config) = (options.isa, options.hnsw);
+                let graph = Hnsw::build_unless(stop, isa, &vectors, config, inserted)?;
+                on_event(BuildEvent::GraphBuilt);
+                let recall = measure_recall(isa, &vectors, &graph);
+                Some((graph, recall))
+            })
+            .ok_or_else(stopped)?;
+        graph.write(&new.path().join(GRAPH), &vectors)?;
         IndexKind::hnsw(options.hnsw, recall)
     } else {
         IndexKind::Exact

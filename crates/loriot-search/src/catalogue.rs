@@ -3,15 +3,16 @@
 //! Finding candidates and reading products are two steps, so that a filter, another kind of search
 //! or a re-ranking can come between them.
 
-use crate::manifest::{DAMAGED, EncoderRecord, Manifest, ManifestError, PRODUCTS, VECTORS};
+use crate::manifest::{DAMAGED, EncoderRecord, Files, Manifest, ManifestError, PRODUCTS, VECTORS};
 use crate::products::{ProductFile, ProductKey, ProductsError, Record};
 use crate::threads::{ThreadsError, thread_pool};
 use loriot_data::Value;
-use loriot_files::Hint;
+use loriot_files::{Hint, OpenFolder};
 use loriot_index::{Hit, Hnsw, HnswError, Isa, Row, VectorId, Vectors, VectorsError, search_exact};
 use rayon::prelude::*;
 use serde::{Serialize, Serializer};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// A catalogue could not be opened or searched.
 #[derive(Debug, thiserror::Error)]
@@ -135,11 +136,17 @@ fn as_map<S: Serializer>(fields: &[(String, Value)], serializer: S) -> Result<S:
     serializer.collect_map(fields.iter().map(|(name, value)| (name, value)))
 }
 
-/// A catalogue, open for any number of searches.
+/// How often a catalogue that is replaced while it is opened is opened again.
+const TRIES: usize = 5;
+
+/// A catalogue, open for any number of searches. It stays what it was opened as, even if another is built
+/// under its name meanwhile.
 #[derive(Debug)]
 pub struct Catalogue {
     dir: PathBuf,
+    folder: Arc<OpenFolder>,
     manifest: Manifest,
+    files: Files,
     vectors: Vectors,
     graph: Option<Hnsw>,
     products: ProductFile,
@@ -151,9 +158,27 @@ impl Catalogue {
     /// Opens the catalogue in `dir` after checking versions, lengths, counts and links; the values
     /// themselves are only checked by [`Catalogue::verify`].
     pub fn open(dir: &Path, options: &OpenOptions) -> Result<Catalogue, CatalogueError> {
-        let manifest = Manifest::open(dir)?;
+        let mut tries_left = TRIES;
+        loop {
+            tries_left -= 1;
+            let folder = Arc::new(Manifest::open_folder(dir)?);
+            match Catalogue::open_in(Arc::clone(&folder), options) {
+                // The folder that was opened has been replaced, and its files are being removed.
+                Err(_) if tries_left > 0 && !folder.is_at_its_path() => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Opens each file of the catalogue in `folder` once.
+    fn open_in(
+        folder: Arc<OpenFolder>,
+        options: &OpenOptions,
+    ) -> Result<Catalogue, CatalogueError> {
+        let (manifest, files) = Manifest::open(&folder)?;
+        let dir = folder.path().to_owned();
         let path = dir.join(VECTORS);
-        let vectors = Vectors::open(&path)?;
+        let vectors = Vectors::from_file(&files[VECTORS], &path)?;
         let agree = |what, found: String, expected: String| {
             let path = path.clone();
             let agree = found == expected;
@@ -172,18 +197,21 @@ impl Catalogue {
             agree("highest id", highest.to_string(), expected)?;
         }
         let graph = match manifest.graph() {
-            Some(name) if !options.exact => Some(Hnsw::open(&dir.join(name), &vectors)?),
+            Some(name) if !options.exact => {
+                Some(Hnsw::from_file(&files[name], &dir.join(name), &vectors)?)
+            }
             _ => None,
         };
-        let products = ProductFile::open(&dir.join(PRODUCTS), vectors.len())?;
+        let products =
+            ProductFile::from_file(&files[PRODUCTS], &dir.join(PRODUCTS), vectors.len())?;
         let pool = thread_pool(options.n_threads)?;
-        let (dir, isa) = (dir.to_owned(), options.isa);
-        Ok(Catalogue { dir, manifest, vectors, graph, products, pool, isa })
+        let isa = options.isa;
+        Ok(Catalogue { dir, folder, manifest, files, vectors, graph, products, pool, isa })
     }
 
     /// What the catalogue in `dir` says of itself, without opening its files.
     pub fn manifest_of(dir: &Path) -> Result<Manifest, ManifestError> {
-        Manifest::open(dir)
+        Manifest::read(&Manifest::open_folder(dir)?)
     }
 
     /// What the catalogue says of itself.
@@ -196,9 +224,9 @@ impl Catalogue {
         self.products.other_columns()
     }
 
-    /// Reads every file in full and compares its SHA-256 with the manifest.
+    /// Reads every file in full, as it was opened, and compares its SHA-256 with the manifest.
     pub fn verify(&self) -> Result<(), CatalogueError> {
-        Ok(self.manifest.verify(&self.dir)?)
+        Ok(self.manifest.verify(&self.folder, &self.files)?)
     }
 
     /// Whether queries embedded by `encoder` may be searched for here.

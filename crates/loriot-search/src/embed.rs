@@ -1,36 +1,45 @@
 //! Many texts to vectors, each distinct text once, surviving a crash.
 //!
-//! The work in progress is a folder beside the output, `OUTPUT.partial/`:
-//!
-//! ```text
-//! vectors         a vector file (see `loriot_index::vectors`) whose last rows are still missing
-//! progress.json   schema version 1: a hash of the work, and how many rows are synced to the disk
-//! ```
-//!
-//! Every `BLOCK_TEXTS` texts the rows are synced and then counted, so that a crash at any moment
-//! loses at most a block. A text's vector does not depend on what is embedded with it, so a
-//! resumed run ends with the same bytes. Work on other texts, or by another encoder, starts over.
+//! Rows go to the folder of [`crate::partial`] as they come. A text's vector does not depend on what is
+//! embedded with it, so a resumed run ends with the same bytes however it was interrupted.
 
+use crate::batches::first_batch;
+use crate::partial::{self, Partial};
 use loriot_encoder::batch::distinct;
 use loriot_encoder::{Encoder, Precision, Side};
-use loriot_files::{Hint, OutputError, Sha256Hasher, read_json, write_atomic_json};
-use loriot_index::vectors::HEADER_BYTES;
+use loriot_files::{Hint, OutputError, Sha256Hasher};
 use loriot_index::{Identity, Row, Vectors, VectorsError};
-use std::fs::{File, OpenOptions};
-use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// Texts between two points to resume from: less than a minute on a quiet machine with two cores.
-const BLOCK_TEXTS: usize = 16_384;
-/// Texts in the first call of the encoder. The number doubles while a call is shorter than
-/// [`CALL_TIME`].
-const FIRST_CALL_TEXTS: usize = 512;
-/// How long one call should take: progress is reported after each.
-const CALL_TIME: Duration = Duration::from_secs(1);
+/// How the work is cut.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    /// Texts after which rows are counted as done, at the latest.
+    block_texts: usize,
+    /// Time after which they are, at the latest.
+    checkpoint_every: Duration,
+    /// Texts in the first call of the encoder.
+    first_call_texts: usize,
+    /// Texts in a call at most.
+    max_call_texts: usize,
+    /// Bytes of texts in a call at most, where it has more than one.
+    max_call_bytes: usize,
+    /// How long a call should take, about. Progress is reported, and Ctrl-C heard, after each.
+    call_time: Duration,
+}
 
-const SCHEMA_VERSION: u32 = 1;
-const PROGRESS_LIMIT_BYTES: u64 = 1 << 16;
+/// The first call is short even for the largest encoder on one core. 4 MiB of texts are some hundred MB of tokens on
+/// their way to vectors.
+const PACE: Pace = Pace {
+    block_texts: 16_384,
+    checkpoint_every: Duration::from_secs(20),
+    first_call_texts: 32,
+    max_call_texts: 8_192,
+    max_call_bytes: 4 << 20,
+    call_time: Duration::from_secs(1),
+};
 
 /// What turns texts into vectors: an encoder on one of its sides.
 pub trait Embedder {
@@ -123,6 +132,38 @@ pub enum EmbedError {
         /// The text, shortened.
         text: String,
     },
+    /// The encoder gave a vector of zeros, which has no direction.
+    #[error("the encoder gave a vector of zeros for the text `{text}`")]
+    Zero {
+        /// The text, shortened.
+        text: String,
+    },
+    /// A vector was lost after it was written.
+    #[error("row {row} of `{}` was never written", path.display())]
+    Unwritten {
+        /// The file of vectors in progress.
+        path: PathBuf,
+        /// The row, from 0.
+        row: usize,
+    },
+    /// Something else stands where the work in progress goes.
+    #[error("`{}` holds `{name}`, which is no embedding in progress", path.display())]
+    ForeignPartial {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        name: String,
+    },
+    /// The work was stopped. What is done is on the disk.
+    #[error("stopped after {n_done} of {n_distinct} texts, which `{}` keeps", partial.display())]
+    Stopped {
+        /// Distinct texts that are embedded.
+        n_done: usize,
+        /// Distinct texts in all.
+        n_distinct: usize,
+        /// The folder of the work in progress.
+        partial: PathBuf,
+    },
 }
 
 impl Hint for EmbedError {
@@ -130,7 +171,16 @@ impl Hint for EmbedError {
         match self {
             EmbedError::Output(error) => error.hint(),
             EmbedError::Vectors(error) => error.hint(),
-            EmbedError::NotFinite { .. } => Some("check the model's weights".into()),
+            EmbedError::NotFinite { .. } | EmbedError::Zero { .. } => {
+                Some("check the model's weights".into())
+            }
+            EmbedError::Unwritten { .. } => {
+                Some("another program has changed the file: remove it and run again".into())
+            }
+            EmbedError::ForeignPartial { .. } => Some(
+                "the work in progress would go there: move it, or choose another `--output`".into(),
+            ),
+            EmbedError::Stopped { .. } => Some("the same command again goes on from there".into()),
         }
     }
 }
@@ -175,35 +225,39 @@ impl Embedded {
         self.row_of.iter().map(|&row| self.distinct.vector(row))
     }
 
+    /// The folder of the work in progress, which has all vectors.
+    pub fn partial(&self) -> &Path {
+        &self.partial
+    }
+
     /// Removes the work in progress: call it once the vectors stand in their final place.
     pub fn discard_partial(self) -> Result<(), OutputError> {
-        std::fs::remove_dir_all(&self.partial).map_err(OutputError::io(&self.partial))
+        let Embedded { distinct, partial, .. } = self;
+        drop(distinct); // Some systems do not remove a file that is mapped.
+        partial::remove(&partial)
     }
 }
 
-/// The folder that [`embed_all`] works in for an output at `output`.
-pub fn partial_dir(output: &Path) -> PathBuf {
-    let mut name = output.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    output.with_file_name(name)
-}
-
 /// Embeds `texts`, of which there is at least one, continuing what an earlier run left at
-/// `partial`, a folder; see [`partial_dir`].
+/// `partial`, a folder; see [`crate::partial_dir`]. The caller is the only one who writes there.
+///
+/// Once `stop` is true, what is done is put on the disk and the error is [`EmbedError::Stopped`].
 pub fn embed_all(
     embedder: &impl Embedder,
     texts: &[&str],
     partial: &Path,
+    stop: &AtomicBool,
     on_event: impl FnMut(EmbedEvent),
 ) -> Result<Embedded, EmbedError> {
-    embed_in_blocks(embedder, texts, partial, BLOCK_TEXTS, on_event)
+    embed_at_pace(PACE, embedder, texts, partial, stop, on_event)
 }
 
-fn embed_in_blocks(
+fn embed_at_pace(
+    pace: Pace,
     embedder: &impl Embedder,
     texts: &[&str],
     partial: &Path,
-    block_texts: usize,
+    stop: &AtomicBool,
     mut on_event: impl FnMut(EmbedEvent),
 ) -> Result<Embedded, EmbedError> {
     assert!(!texts.is_empty(), "nothing to embed");
@@ -211,283 +265,75 @@ fn embed_in_blocks(
     let row_of = row_of.into_iter().map(Row).collect();
     on_event(EmbedEvent::Begun { n_distinct: distinct.len() });
 
-    let mut work = PartialFile::open(partial, embedder, &distinct)?;
+    let mut work = Partial::open(partial, embedder, &distinct)?;
     match work.n_done {
         0 if work.started_over => on_event(EmbedEvent::StartedOver),
         0 => {}
         n_done => on_event(EmbedEvent::Resumed { n_done }),
     }
-    let mut call_texts = FIRST_CALL_TEXTS;
-    for block in distinct[work.n_done..].chunks(block_texts) {
-        let mut left = block;
-        while !left.is_empty() {
-            let (now, later) = left.split_at(call_texts.min(left.len()));
-            let begun = Instant::now();
-            let (vectors_bd, n_tokens) = embedder.embed(now);
-            check_finite(now, &vectors_bd)?;
-            work.append(&vectors_bd)?;
-            on_event(EmbedEvent::Embedded { n_texts: now.len(), n_tokens });
-            if begun.elapsed() < CALL_TIME {
-                call_texts *= 2;
-            }
-            left = later;
+    let mut rest = &distinct[work.n_done..];
+    let (mut call_texts, mut n_uncounted, mut counted) = (pace.first_call_texts, 0, Instant::now());
+    while !rest.is_empty() {
+        let most = call_texts.min(pace.block_texts - n_uncounted);
+        let sizes = rest.iter().map(|text| text.len());
+        let (now, later) = rest.split_at(first_batch(sizes, most, pace.max_call_bytes));
+        let begun = Instant::now();
+        let (vectors_bd, n_tokens) = embedder.embed(now);
+        check_vectors(now, &vectors_bd)?;
+        work.append(bytemuck::cast_slice(&vectors_bd))?;
+        on_event(EmbedEvent::Embedded { n_texts: now.len(), n_tokens });
+        let took = begun.elapsed();
+        if took < pace.call_time / 2 {
+            call_texts = (2 * call_texts).min(pace.max_call_texts);
+        } else if took / 2 > pace.call_time {
+            call_texts = (call_texts / 2).max(1);
         }
-        work.checkpoint(block.len())?;
+        rest = later;
+        n_uncounted += now.len();
+
+        let is_stopped = stop.load(Ordering::Relaxed) && !rest.is_empty();
+        let is_due = n_uncounted == pace.block_texts || counted.elapsed() >= pace.checkpoint_every;
+        if is_stopped || is_due || rest.is_empty() {
+            work.checkpoint(n_uncounted)?;
+            (n_uncounted, counted) = (0, Instant::now());
+        }
+        if is_stopped {
+            let (n_done, n_distinct) = (work.n_done, distinct.len());
+            return Err(EmbedError::Stopped { n_done, n_distinct, partial: partial.to_owned() });
+        }
     }
-    let distinct = Vectors::open(&work.path)?;
-    Ok(Embedded { distinct, row_of, partial: partial.to_owned() })
+    let path = work.vectors_path();
+    let distinct = Vectors::open(&path)?;
+    match first_unwritten(&distinct) {
+        None => Ok(Embedded { distinct, row_of, partial: partial.to_owned() }),
+        Some(row) => Err(EmbedError::Unwritten { path, row }),
+    }
 }
 
-fn check_finite(texts: &[&str], vectors_bd: &[f32]) -> Result<(), EmbedError> {
+/// The first row that is all zeros, as a part of a file is that nobody wrote. Of a vector that was written
+/// some number is not zero, and mostly the first, so that this reads little.
+fn first_unwritten(vectors: &Vectors) -> Option<usize> {
+    let mut rows = vectors.rows_cd().chunks_exact(vectors.dim());
+    rows.position(|row| row.iter().all(|&x| x == 0.0))
+}
+
+fn check_vectors(texts: &[&str], vectors_bd: &[f32]) -> Result<(), EmbedError> {
     let dim = vectors_bd.len() / texts.len();
-    let mut rows = texts.iter().zip(vectors_bd.chunks_exact(dim));
-    match rows.find(|(_, vector)| vector.iter().any(|x| !x.is_finite())) {
-        None => Ok(()),
-        Some((text, _)) => Err(EmbedError::NotFinite { text: text.chars().take(80).collect() }),
+    for (text, vector) in texts.iter().zip(vectors_bd.chunks_exact(dim)) {
+        let shortened = || text.chars().take(80).collect();
+        if vector.iter().any(|x| !x.is_finite()) {
+            return Err(EmbedError::NotFinite { text: shortened() });
+        }
+        if vector.iter().all(|&x| x == 0.0) {
+            return Err(EmbedError::Zero { text: shortened() });
+        }
     }
+    Ok(())
 }
 
-/// `progress.json`.
-#[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-struct Progress {
-    schema_version: u32,
-    /// SHA-256 of the encoder's identity, its precision and every distinct text.
-    work: String,
-    n_vectors: usize,
-    n_done: usize,
-}
-
-/// The vector file in the making.
-struct PartialFile {
-    path: PathBuf,
-    progress_path: PathBuf,
-    file: File,
-    work: String,
-    n_vectors: usize,
-    n_done: usize,
-    /// Unfinished work was found that could not be continued.
-    started_over: bool,
-}
-
-impl PartialFile {
-    fn open(
-        dir: &Path,
-        embedder: &impl Embedder,
-        distinct: &[&str],
-    ) -> Result<PartialFile, OutputError> {
-        let (path, progress_path) = (dir.join("vectors"), dir.join("progress.json"));
-        let mut hasher = Sha256Hasher::new();
-        hasher.field(&embedder.identity().0);
-        hasher.field(embedder.precision().name().as_bytes());
-        distinct.iter().for_each(|text| hasher.field(text.as_bytes()));
-        let work = hasher.finish();
-        let header = Vectors::header(embedder.dim(), embedder.identity(), distinct.len());
-
-        std::fs::create_dir_all(dir).map_err(OutputError::io(dir))?;
-        let before = read_json::<Progress>(&progress_path, PROGRESS_LIMIT_BYTES).ok();
-        let started_over = progress_path.exists();
-        let io = OutputError::io(&path);
-        let open = || -> std::io::Result<(File, usize)> {
-            let mut file =
-                OpenOptions::new().create(true).write(true).truncate(false).open(&path)?;
-            let bytes_of = |n_done: usize| (HEADER_BYTES + n_done * embedder.dim() * 4) as u64;
-            let length = file.metadata()?.len();
-            let n_done = before
-                .filter(|p| p.schema_version == SCHEMA_VERSION && p.work == work)
-                .filter(|p| p.n_vectors == distinct.len() && p.n_done <= distinct.len())
-                .filter(|p| p.n_done > 0 && bytes_of(p.n_done) <= length)
-                .map_or(0, |p| p.n_done);
-            if n_done == 0 {
-                file.set_len(0)?;
-                file.write_all(&header)?;
-            }
-            file.set_len(bytes_of(n_done))?;
-            file.seek(SeekFrom::End(0))?;
-            Ok((file, n_done))
-        };
-        let (file, n_done) = open().map_err(io)?;
-        let n_vectors = distinct.len();
-        Ok(PartialFile { path, progress_path, file, work, n_vectors, n_done, started_over })
-    }
-
-    fn append(&mut self, vectors_bd: &[f32]) -> Result<(), OutputError> {
-        self.file.write_all(bytemuck::cast_slice(vectors_bd)).map_err(OutputError::io(&self.path))
-    }
-
-    /// Counts `n_more` texts as done, once their vectors are on the disk.
-    fn checkpoint(&mut self, n_more: usize) -> Result<(), OutputError> {
-        self.file.sync_data().map_err(OutputError::io(&self.path))?;
-        self.n_done += n_more;
-        let progress = Progress {
-            schema_version: SCHEMA_VERSION,
-            work: self.work.clone(),
-            n_vectors: self.n_vectors,
-            n_done: self.n_done,
-        };
-        write_atomic_json(&self.progress_path, &progress)
-    }
-}
+#[cfg(all(test, target_os = "linux"))]
+#[path = "../../../tests/rust/crash.rs"]
+mod crash;
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::cell::Cell;
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-
-    /// A text's length and first byte; dies after a number of texts.
-    struct Stub {
-        identity: u8,
-        precision: Precision,
-        dies_after: Cell<usize>,
-        n_embedded: Cell<usize>,
-    }
-
-    impl Stub {
-        fn new(identity: u8) -> Stub {
-            let precision = Precision::F32;
-            Stub {
-                identity,
-                precision,
-                dies_after: Cell::new(usize::MAX),
-                n_embedded: Cell::new(0),
-            }
-        }
-    }
-
-    impl Embedder for Stub {
-        fn dim(&self) -> usize {
-            2
-        }
-        fn identity(&self) -> Identity {
-            Identity([self.identity; 32])
-        }
-        fn precision(&self) -> Precision {
-            self.precision
-        }
-        fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
-            self.n_embedded.update(|n| n + texts.len());
-            assert!(self.n_embedded.get() <= self.dies_after.get(), "killed");
-            let vector = |text: &&str| [text.len() as f32, f32::from(text.as_bytes()[0])];
-            (texts.iter().flat_map(vector).collect(), texts.len() as u64)
-        }
-    }
-
-    fn texts() -> Vec<String> {
-        (0..3_000).map(|i| format!("{} kettle {}", i % 7, i % 2_500)).collect()
-    }
-
-    fn embed(
-        stub: &Stub,
-        texts: &[String],
-        partial: &Path,
-    ) -> (Result<Embedded, EmbedError>, Vec<EmbedEvent>) {
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        let mut events = Vec::new();
-        let embedded = embed_in_blocks(stub, &texts, partial, 600, |event| events.push(event));
-        (embedded, events)
-    }
-
-    #[test]
-    fn equal_texts_are_embedded_once_and_the_order_is_the_inputs() {
-        let dir = tempfile::tempdir().unwrap();
-        let texts: Vec<String> = ["red", "blue", "red", "mug"].map(str::to_owned).to_vec();
-        let stub = Stub::new(1);
-        let embedded = embed(&stub, &texts, &dir.path().join("p")).0.unwrap();
-        assert_eq!((embedded.len(), embedded.n_distinct(), stub.n_embedded.get()), (4, 3, 3));
-        let firsts: Vec<u8> = embedded.rows().map(|row| row[1] as u8).collect();
-        assert_eq!(firsts, b"rbrm");
-    }
-
-    #[test]
-    fn a_killed_run_resumes_and_ends_with_the_same_bytes() {
-        let dir = tempfile::tempdir().unwrap();
-        let texts = texts();
-        let whole = embed(&Stub::new(1), &texts, &dir.path().join("whole")).0.unwrap();
-        for dies_after in [0, 1, 599, 600, 601, 1_800, 2_999] {
-            let partial = dir.path().join(format!("p{dies_after}"));
-            let stub = Stub::new(1);
-            stub.dies_after.set(dies_after);
-            let killed = catch_unwind(AssertUnwindSafe(|| embed(&stub, &texts, &partial)));
-            let n_safe = if killed.is_err() { dies_after / 600 * 600 } else { 3_000 };
-
-            let (resumed, events) = embed(&Stub::new(1), &texts, &partial);
-            let resumed = resumed.unwrap();
-            assert!(resumed.rows().eq(whole.rows()), "killed after {dies_after}");
-            let n_done = events.iter().find_map(|event| match event {
-                EmbedEvent::Resumed { n_done } => Some(*n_done),
-                _ => None,
-            });
-            assert!(n_done.unwrap_or(0) <= n_safe, "{n_done:?} of {n_safe}");
-            let bytes = |dir: &Path| std::fs::read(dir.join("vectors")).unwrap();
-            assert_eq!(bytes(&partial), bytes(&dir.path().join("whole")));
-            resumed.discard_partial().unwrap();
-            assert!(!partial.exists());
-        }
-    }
-
-    #[test]
-    fn a_finished_run_is_taken_up_without_embedding_anything() {
-        let dir = tempfile::tempdir().unwrap();
-        let texts = texts();
-        embed(&Stub::new(1), &texts, dir.path()).0.unwrap();
-        let again = Stub::new(1);
-        let (embedded, events) = embed(&again, &texts, dir.path());
-        assert_eq!((embedded.unwrap().len(), again.n_embedded.get()), (3_000, 0));
-        let n_distinct = 3_000;
-        assert_eq!(
-            events,
-            [EmbedEvent::Begun { n_distinct }, EmbedEvent::Resumed { n_done: n_distinct }]
-        );
-    }
-
-    #[test]
-    fn other_texts_another_encoder_or_a_damaged_record_start_over() {
-        let dir = tempfile::tempdir().unwrap();
-        let (texts, progress) = (texts(), dir.path().join("progress.json"));
-        let starts_over = |stub: &Stub, texts: &[String]| {
-            let (embedded, events) = embed(stub, texts, dir.path());
-            embedded.unwrap();
-            assert_eq!(stub.n_embedded.get(), texts.len());
-            assert_eq!(events[1], EmbedEvent::StartedOver);
-        };
-        embed(&Stub::new(1), &texts, dir.path()).0.unwrap();
-        starts_over(&Stub::new(2), &texts);
-        starts_over(&Stub { precision: Precision::Bf16, ..Stub::new(2) }, &texts);
-        starts_over(&Stub::new(2), &texts);
-        starts_over(&Stub::new(2), &texts[..2_000]);
-        std::fs::write(&progress, "{").unwrap();
-        starts_over(&Stub::new(2), &texts[..2_000]);
-        // The record says more than the file holds.
-        std::fs::write(dir.path().join("vectors"), "short").unwrap();
-        starts_over(&Stub::new(2), &texts[..2_000]);
-    }
-
-    #[test]
-    fn a_vector_with_a_nan_names_its_text() {
-        struct Nan;
-        impl Embedder for Nan {
-            fn dim(&self) -> usize {
-                1
-            }
-            fn identity(&self) -> Identity {
-                Identity([0; 32])
-            }
-            fn precision(&self) -> Precision {
-                Precision::F32
-            }
-            fn embed(&self, texts: &[&str]) -> (Vec<f32>, u64) {
-                (texts.iter().map(|t| if *t == "b" { f32::NAN } else { 1.0 }).collect(), 0)
-            }
-        }
-        let dir = tempfile::tempdir().unwrap();
-        let error = embed_all(&Nan, &["a", "b"], dir.path(), |_| ()).unwrap_err();
-        assert_eq!(error.to_string(), "the encoder gave no finite vector for the text `b`");
-    }
-
-    #[test]
-    fn the_partial_folder_stands_beside_the_output() {
-        assert_eq!(partial_dir(Path::new("a/shop")), Path::new("a/shop.partial"));
-        assert_eq!(partial_dir(Path::new("v.npy")), Path::new("v.npy.partial"));
-        assert_eq!(partial_dir(Path::new("a/shop/")), Path::new("a/shop.partial"));
-    }
-}
+mod tests;

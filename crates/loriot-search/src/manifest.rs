@@ -17,10 +17,14 @@
 
 use crate::products::ProductKey;
 use loriot_encoder::{Encoder, EncoderOptions};
-use loriot_files::{Hint, ReadFileError, read_json, sha256_file};
+use loriot_files::{
+    Hint, OpenFolder, ReadFileError, parse_json, read_limited_open, sha256_file, sha256_open,
+};
 use loriot_index::HnswConfig;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 
 pub(crate) const MANIFEST: &str = "catalogue.json";
@@ -29,6 +33,8 @@ pub(crate) const PRODUCTS: &str = "products.parquet";
 pub(crate) const GRAPH: &str = "hnsw";
 /// The graph of catalogues from before there was [`GRAPH`].
 const OLD_GRAPH: &str = "hnsw.usearch";
+/// Every name that a file of a catalogue has, or had in an earlier version.
+pub(crate) const FILE_NAMES: [&str; 5] = [MANIFEST, VECTORS, PRODUCTS, GRAPH, OLD_GRAPH];
 
 const SCHEMA_VERSION: u32 = 2;
 const LIMIT_BYTES: u64 = 1 << 20;
@@ -61,6 +67,14 @@ pub enum ManifestError {
         /// The file.
         name: &'static str,
     },
+    /// The manifest lists what is no name of a file beside it.
+    #[error("`{}` lists `{name}`, which is no name of a file", path.display())]
+    FileName {
+        /// The manifest.
+        path: PathBuf,
+        /// What it lists.
+        name: String,
+    },
     /// A file is missing or may not be read.
     #[error("cannot open `{}`", path.display())]
     Open {
@@ -68,7 +82,7 @@ pub enum ManifestError {
         path: PathBuf,
         /// What the system said.
         #[source]
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A file is shorter or longer than the manifest says.
     #[error("`{}` is {found} bytes, expected {expected}", path.display())]
@@ -104,6 +118,7 @@ impl Hint for ManifestError {
             ManifestError::Version { .. } => "build the catalogue again".into(),
             ManifestError::Read(_)
             | ManifestError::Unlisted { .. }
+            | ManifestError::FileName { .. }
             | ManifestError::Open { .. }
             | ManifestError::Length { .. }
             | ManifestError::Hash { .. } => DAMAGED.into(),
@@ -242,7 +257,7 @@ impl Manifest {
         (n_products, dim): (usize, usize),
         encoder: EncoderRecord,
         index: IndexKind,
-    ) -> std::io::Result<Manifest> {
+    ) -> io::Result<Manifest> {
         let mut files = BTreeMap::new();
         let graph = match index {
             IndexKind::Exact => None,
@@ -292,42 +307,77 @@ impl Manifest {
         [VECTORS, PRODUCTS].into_iter().chain(self.graph())
     }
 
-    /// Reads the manifest of the catalogue in `dir`, and checks that its files are there whole.
-    pub(crate) fn open(dir: &Path) -> Result<Manifest, ManifestError> {
+    /// Opens the folder of a catalogue.
+    pub(crate) fn open_folder(dir: &Path) -> Result<OpenFolder, ManifestError> {
+        OpenFolder::open(dir).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
+                ManifestError::NotACatalogue { path: dir.to_owned() }
+            }
+            _ => ManifestError::Open { path: dir.to_owned(), source },
+        })
+    }
+
+    /// Reads the manifest of the catalogue in `folder`, opens its files, and checks that they are whole.
+    pub(crate) fn open(folder: &OpenFolder) -> Result<(Manifest, Files), ManifestError> {
+        let manifest = Manifest::read(folder)?;
+        let path = || folder.path().join(MANIFEST);
+        for name in manifest.files.keys() {
+            if !is_plain_name(name) {
+                return Err(ManifestError::FileName { path: path(), name: name.clone() });
+            }
+        }
+        let mut files = Files::new();
+        for name in manifest.file_names() {
+            let Some(record) = manifest.files.get(name) else {
+                return Err(ManifestError::Unlisted { path: path(), name });
+            };
+            let open = || {
+                let file = folder.file(name)?;
+                let length = file.metadata()?.len();
+                Ok((file, length))
+            };
+            let path = folder.path().join(name);
+            let (file, found) =
+                open().map_err(|source| ManifestError::Open { path: path.clone(), source })?;
+            if found != record.bytes {
+                return Err(ManifestError::Length { path, found, expected: record.bytes });
+            }
+            files.insert(name, file);
+        }
+        Ok((manifest, files))
+    }
+
+    /// Reads the manifest alone.
+    pub(crate) fn read(folder: &OpenFolder) -> Result<Manifest, ManifestError> {
         #[derive(Deserialize)]
         struct Version {
             schema_version: u32,
         }
-        let path = dir.join(MANIFEST);
-        if !path.exists() {
-            return Err(ManifestError::NotACatalogue { path: dir.to_owned() });
-        }
-        let found = read_json::<Version>(&path, LIMIT_BYTES)?.schema_version;
+        let path = folder.path().join(MANIFEST);
+        let file = folder.file(MANIFEST).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => {
+                ManifestError::NotACatalogue { path: folder.path().to_owned() }
+            }
+            _ => ManifestError::Read(ReadFileError::Io { path: path.clone(), source }),
+        })?;
+        let bytes = read_limited_open(file, &path, LIMIT_BYTES)?;
+        let found = parse_json::<Version>(&bytes, &path)?.schema_version;
         if !(1..=SCHEMA_VERSION).contains(&found) {
             return Err(ManifestError::Version { path, found });
         }
-        let manifest: Manifest = read_json(&path, LIMIT_BYTES)?;
-        for name in manifest.file_names() {
-            let path = dir.join(name);
-            let Some(record) = manifest.files.get(name) else {
-                return Err(ManifestError::Unlisted { path: dir.join(MANIFEST), name });
-            };
-            let length = path.metadata().map(|metadata| metadata.len());
-            let found =
-                length.map_err(|source| ManifestError::Open { path: path.clone(), source })?;
-            if found != record.bytes {
-                return Err(ManifestError::Length { path, found, expected: record.bytes });
-            }
-        }
-        Ok(manifest)
+        Ok(parse_json(&bytes, &path)?)
     }
 
-    /// Reads every file in full and compares its SHA-256.
-    pub(crate) fn verify(&self, dir: &Path) -> Result<(), ManifestError> {
+    /// Reads every file in full, those of `files` as they were opened, and compares its SHA-256.
+    pub(crate) fn verify(&self, folder: &OpenFolder, files: &Files) -> Result<(), ManifestError> {
         for (name, record) in &self.files {
-            let path = dir.join(name);
-            let found = sha256_file(&path)
-                .map_err(|source| ManifestError::Open { path: path.clone(), source })?;
+            let found = match files.get(&**name) {
+                Some(file) => sha256_open(file),
+                None => folder.file(name).and_then(|file| sha256_open(&file)),
+            };
+            let path = folder.path().join(name);
+            let found =
+                found.map_err(|source| ManifestError::Open { path: path.clone(), source })?;
             if found != record.sha256 {
                 let expected = record.sha256.clone();
                 return Err(ManifestError::Hash { path, found, expected });
@@ -335,6 +385,14 @@ impl Manifest {
         }
         Ok(())
     }
+}
+
+/// The open files of a catalogue by their names.
+pub(crate) type Files = BTreeMap<&'static str, File>;
+
+/// Whether `name` names an entry of the folder it is looked up in, on every system.
+fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 #[cfg(test)]

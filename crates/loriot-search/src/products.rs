@@ -13,6 +13,7 @@
 //! Ten products of a million are looked up for every query, so the file is written in small pages
 //! with an index of them, and a lookup decodes the pages it needs and no others.
 
+use crate::batches::batches;
 use crate::vector_output::io_error;
 use arrow_array::builder::{ArrayBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
@@ -21,7 +22,7 @@ use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use loriot_data::guard::guard_parquet;
 use loriot_data::{Product, Value};
-use loriot_files::{Mmap, OutputError, write_atomic};
+use loriot_files::{Mmap, OutputError, open_regular, write_atomic};
 use loriot_index::Row;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
@@ -31,6 +32,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::WriterProperties;
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +40,24 @@ use std::sync::Arc;
 const VERSION_KEY: &str = "loriot.version";
 const VERSION: &str = "2";
 const PAGE_ROWS: usize = 256;
-const BATCH_ROWS: usize = 16_384;
+
+/// What is in memory, beside the products themselves, while they are written.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// Rows in a batch.
+    batch_rows: usize,
+    /// Bytes of text in a batch that has more than one row. An array of strings holds 2 GiB at most, and a page
+    /// of the file is no larger than a batch.
+    batch_bytes: usize,
+    /// Compressed bytes in a row group.
+    group_bytes: usize,
+}
+
+const LIMITS: Limits = Limits { batch_rows: 16_384, batch_bytes: 8 << 20, group_bytes: 64 << 20 };
+
+/// Rows that a lookup decodes at a time.
+const READ_ROWS: usize = 64;
+
 /// `id` and `product_title`.
 const N_OWN: usize = 2;
 
@@ -130,13 +149,14 @@ impl Products {
         let fields = names.into_iter().enumerate();
         let fields = fields.map(|(at, name)| Field::new(name, DataType::Utf8, at >= N_OWN));
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        write_atomic(path, |writer| self.write_parquet(writer, &schema).map_err(io_error))
+        write_atomic(path, |writer| self.write_parquet(writer, &schema, LIMITS).map_err(io_error))
     }
 
     fn write_parquet(
         &self,
         writer: &mut (impl io::Write + Send),
         schema: &Arc<Schema>,
+        limits: Limits,
     ) -> Result<(), ParquetError> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
@@ -149,16 +169,22 @@ impl Products {
             )]))
             .build();
         let mut parquet = ArrowWriter::try_new(writer, Arc::clone(schema), Some(properties))?;
-        for (batch, rows) in self.rows.chunks(BATCH_ROWS).enumerate() {
+        let size = |row: usize| text_bytes(&self.rows[row]);
+        for range in batches(self.rows.len(), limits.batch_rows, limits.batch_bytes, size) {
+            let first = range.start;
+            let rows = &self.rows[range];
             let id = |(at, product): (usize, &Product)| match &product.id {
                 Some(id) => id.clone(),
-                None => (batch * BATCH_ROWS + at).to_string(),
+                None => (first + at).to_string(),
             };
             let ids = StringArray::from_iter_values(rows.iter().enumerate().map(id));
             let titles = StringArray::from_iter_values(rows.iter().map(|row| &row.product_title));
             let mut columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(titles)];
             columns.extend(self.other_values(rows));
             parquet.write(&RecordBatch::try_new(Arc::clone(schema), columns)?)?;
+            if parquet.in_progress_size() >= limits.group_bytes {
+                parquet.flush()?;
+            }
         }
         parquet.close().map(|_| ())
     }
@@ -180,6 +206,15 @@ impl Products {
             Arc::new(column.finish())
         })
     }
+}
+
+/// About as many bytes as the row has in the columns.
+fn text_bytes(row: &Product) -> usize {
+    let other = row.other.iter().map(|(_, value)| match value {
+        Value::Text(text) | Value::Number(text) | Value::Json(text) => text.len(),
+        Value::Bool(_) => 5,
+    });
+    row.id.as_ref().map_or(0, String::len) + row.product_title.len() + other.sum::<usize>()
 }
 
 /// An open `products.parquet`.
@@ -206,11 +241,21 @@ impl ProductFile {
     /// Opens the file after its columns and its count were checked.
     pub fn open(path: &Path, n_products: usize) -> Result<ProductFile, ProductsError> {
         let open = |source| ProductsError::Open { path: path.to_owned(), source };
-        let is_empty = std::fs::metadata(path).map_err(open)?.len() == 0;
+        ProductFile::from_file(&open_regular(path).map_err(open)?, path, n_products)
+    }
+
+    /// The same of a regular file that is open; `path` is for messages.
+    pub fn from_file(
+        file: &File,
+        path: &Path,
+        n_products: usize,
+    ) -> Result<ProductFile, ProductsError> {
+        let open = |source| ProductsError::Open { path: path.to_owned(), source };
+        let is_empty = file.metadata().map_err(open)?.len() == 0;
         // Some systems do not map an empty file.
         let bytes = match is_empty {
             true => Bytes::new(),
-            false => Bytes::from_owner(Mapped(Mmap::open(path).map_err(open)?)),
+            false => Bytes::from_owner(Mapped(Mmap::of(file).map_err(open)?)),
         };
         ProductFile::from_bytes(path, bytes, n_products)
     }
@@ -286,7 +331,7 @@ impl ProductFile {
             self.metadata.clone(),
         );
         let mut records = Vec::with_capacity(rows.len());
-        for batch in builder.with_row_selection(selection).build()? {
+        for batch in builder.with_row_selection(selection).with_batch_size(READ_ROWS).build()? {
             let batch = batch?;
             let schema = batch.schema();
             let columns: Vec<&StringArray> =
@@ -345,7 +390,7 @@ mod tests {
     fn records_come_back_in_the_order_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("products.parquet");
-        let n = 2 * BATCH_ROWS + 3;
+        let n = 2 * LIMITS.batch_rows + 3;
         products(n).write(&path).unwrap();
         let file = ProductFile::open(&path, n).unwrap();
         let asked = [n - 1, 0, 300, 0, 16_385].map(|row| Row(row as u32));
@@ -359,6 +404,39 @@ mod tests {
         assert_eq!(records[1].fields, want, "each value with its type and digits");
         assert_eq!(records[4].fields, [("id_".to_owned(), Value::Bool(true))]);
         assert!(file.records(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn long_rows_are_written_in_small_batches_and_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        let mut products = products(50);
+        // They do not compress.
+        let mut state = 1_u64;
+        let mut noise = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            char::from(b'a' + (state >> 60) as u8)
+        };
+        products
+            .rows
+            .iter_mut()
+            .for_each(|row| row.product_title = (0..2_000).map(|_| noise()).collect());
+        let schema = Schema::new(
+            [("id", false), ("product_title", false), ("colour", true), ("id_", true)]
+                .map(|(name, nullable)| Field::new(name, DataType::Utf8, nullable))
+                .to_vec(),
+        );
+        let limits = Limits { batch_rows: 100, batch_bytes: 5_000, group_bytes: 20_000 };
+        let mut file = File::create(&path).unwrap();
+        products.write_parquet(&mut file, &Arc::new(schema), limits).unwrap();
+        let file = ProductFile::open(&path, 50).unwrap();
+        let groups = file.metadata.metadata().row_groups();
+        assert!(groups.iter().all(|group| group.num_rows() <= 22), "{groups:?}");
+        let all: Vec<Row> = (0..50).map(Row).collect();
+        let records = file.records(&all).unwrap();
+        assert_eq!((&*records[48].id, &*records[49].id), ("sku-48", "49"));
+        let titles = |at: usize| (&records[at].product_title, &products.rows[at].product_title);
+        assert!((0..50).map(titles).all(|(found, wanted)| found == wanted));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //!
 //! All are written row by row and appear whole or not at all.
 
+use crate::batches::batches;
 use crate::embed::Embedded;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
@@ -19,8 +20,12 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Rows of a parquet file that are in memory at a time.
+/// Rows of a parquet file that are made ready at a time.
 const BATCH_ROWS: usize = 4096;
+/// Bytes of their texts and vectors, where there is more than one: an array of strings holds 2 GiB at most.
+const BATCH_BYTES: usize = 8 << 20;
+/// Bytes of a parquet file that wait in memory until their row group is written.
+const GROUP_BYTES: usize = 64 << 20;
 
 /// A file format for vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +131,11 @@ fn write_parquet(
     let mut parquet = ArrowWriter::try_new(writer, Arc::clone(&schema), None)?;
 
     let mut rows = embedded.rows();
-    for (texts, ids) in labels.texts.chunks(BATCH_ROWS).zip(labels.ids.chunks(BATCH_ROWS)) {
+    let size = |row: usize| {
+        labels.texts[row].len() + labels.ids[row].map_or(0, str::len) + 4 * dim // Bytes.
+    };
+    for range in batches(labels.texts.len(), BATCH_ROWS, BATCH_BYTES, size) {
+        let (texts, ids) = (&labels.texts[range.clone()], &labels.ids[range]);
         let values: Vec<f32> = rows.by_ref().take(texts.len()).flatten().copied().collect();
         let values = Arc::new(Float32Array::from(values));
         let vectors = FixedSizeListArray::try_new(Arc::clone(&item), dim as i32, values, None)?;
@@ -138,6 +147,9 @@ fn write_parquet(
             columns.insert(0, Arc::new(ids.iter().copied().collect::<StringArray>()));
         }
         parquet.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+        if parquet.in_progress_size() >= GROUP_BYTES {
+            parquet.flush()?;
+        }
     }
     parquet.close().map(|_| ())
 }
@@ -195,7 +207,8 @@ mod tests {
     fn written(name: &str, ids: &[Option<&str>]) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
-        let embedded = embed_all(&Lengths, &TEXTS, &dir.path().join("p"), |_| ()).unwrap();
+        let never = std::sync::atomic::AtomicBool::new(false);
+        let embedded = embed_all(&Lengths, &TEXTS, &dir.path().join("p"), &never, |_| ()).unwrap();
         let labels = Labels { text_column: "product_title", texts: &TEXTS, ids };
         write_vectors(&path, VectorFormat::of_path(&path).unwrap(), &embedded, labels).unwrap();
         (dir, path)

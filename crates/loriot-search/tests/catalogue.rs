@@ -2,15 +2,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[cfg(target_os = "linux")]
+#[path = "../../../tests/rust/crash.rs"]
+mod crash;
+
 use loriot_data::{Product, Value};
 use loriot_encoder::Precision;
-use loriot_files::{Hint, NewDir, OutputError};
+use loriot_files::{Hint, OutputError};
+#[cfg(target_os = "linux")]
+use loriot_files::{OutputLock, disk::Call};
 use loriot_index::{HnswConfig, Identity, Isa, Row, Vectors};
 use loriot_search::build::{BuildError, IndexChoice};
 use loriot_search::embed::Embedder;
 use loriot_search::*;
 use serde_json::json;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// Places a text on the unit circle by its length.
 struct Circle;
@@ -30,6 +37,8 @@ impl Embedder for Circle {
         (texts.iter().flat_map(vector).collect(), texts.len() as u64)
     }
 }
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 fn point(length: usize) -> [f32; 2] {
     let angle = length as f32 * 0.05;
@@ -67,18 +76,25 @@ fn products() -> Products {
     }
 }
 
+fn options(index: IndexChoice, overwrite: bool) -> BuildOptions {
+    let hnsw = HnswConfig { connectivity: 8, ef_construction: 50 };
+    BuildOptions { index, hnsw, overwrite, n_threads: 2, isa: Isa::best() }
+}
+
 fn build(dir: &Path, index: IndexChoice, overwrite: bool) -> Result<Manifest, BuildError> {
-    let products = products();
+    build_products(dir, &products(), index, overwrite)
+}
+
+fn build_products(
+    dir: &Path,
+    products: &Products,
+    index: IndexChoice,
+    overwrite: bool,
+) -> Result<Manifest, BuildError> {
     let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
-    let embedded = embed_all(&Circle, &texts, &partial_dir(dir), |_| ()).unwrap();
-    let options = BuildOptions {
-        index,
-        hnsw: HnswConfig { connectivity: 8, ef_construction: 50 },
-        overwrite,
-        n_threads: 2,
-        isa: Isa::best(),
-    };
-    build_catalogue(dir, &products, &embedded, encoder(), &options, |_| ())
+    let embedded = embed_all(&Circle, &texts, &partial_dir(dir), &NEVER, |_| ()).unwrap();
+    let options = options(index, overwrite);
+    build_catalogue(dir, products, &embedded, encoder(), &options, &NEVER, |_| ())
 }
 
 fn open(dir: &Path) -> Result<Catalogue, CatalogueError> {
@@ -309,20 +325,150 @@ fn a_flipped_bit_passes_the_lengths_and_is_found_by_verify() {
 }
 
 #[test]
-fn an_interrupted_build_leaves_work_to_resume_and_no_catalogue() {
+fn a_build_that_is_stopped_keeps_the_vectors_and_goes_on_from_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop");
-    // The build dies after the embedding, with its folder under a temporary name.
     let products = products();
     let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
-    embed_all(&Circle, &texts, &partial_dir(&path), |_| ()).unwrap();
-    drop(NewDir::begin(&path, false).unwrap());
-    assert!(!path.exists());
+    let embedded = embed_all(&Circle, &texts, &partial_dir(&path), &NEVER, |_| ()).unwrap();
+    let (stop, n_inserted) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let on_event = |event| {
+        assert_ne!(event, BuildEvent::GraphBuilt);
+        if event == BuildEvent::Inserted && n_inserted.fetch_add(1, Ordering::Relaxed) == 20 {
+            stop.store(true, Ordering::Relaxed);
+        }
+    };
+    let options = options(IndexChoice::Hnsw, false);
+    let stopped =
+        build_catalogue(&path, &products, &embedded, encoder(), &options, &stop, on_event);
+    let error = stopped.unwrap_err();
+    assert!(matches!(error, BuildError::Stopped { .. }), "{error}");
+    assert!(error.hint().unwrap().contains("the same command"));
+    assert_eq!(n_inserted.into_inner(), 21);
+    let names = std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["shop.partial"]);
+
     let mut events = Vec::new();
-    embed_all(&Circle, &texts, &partial_dir(&path), |event| events.push(event)).unwrap();
+    embed_all(&Circle, &texts, &partial_dir(&path), &NEVER, |event| events.push(event)).unwrap();
     assert!(events.contains(&EmbedEvent::Resumed { n_done: 60 }));
-    build(&path, IndexChoice::Auto, false).unwrap();
+    build(&path, IndexChoice::Hnsw, false).unwrap();
     open(&path).unwrap();
+}
+
+/// What a crash leaves after every sync, rename and removal of a build that replaces a catalogue.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_at_any_moment_of_a_build_leaves_a_whole_catalogue() {
+    for index in [IndexChoice::Exact, IndexChoice::Hnsw] {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("shop");
+        let before = build(&path, IndexChoice::Exact, false).unwrap();
+        let products = Products { rows: products().rows[10..].to_vec(), ..products() };
+        let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+        let partial = partial_dir(&path);
+        let embedded = embed_all(&Circle, &texts, &partial, &NEVER, |_| ()).unwrap();
+        let options = options(index, true);
+        let work =
+            || build_catalogue(&path, &products, &embedded, encoder(), &options, &NEVER, |_| ());
+        let old = before.clone();
+        let check = move |left: &Path, call: &Call| {
+            let path = left.join("shop");
+            let lock = OutputLock::take(&path).unwrap();
+            let catalogue = open(&path).unwrap_or_else(|error| panic!("{error} after {call:?}"));
+            catalogue.verify().unwrap_or_else(|error| panic!("{error} after {call:?}"));
+            let n_products = catalogue.manifest().n_products;
+            assert!([old.n_products, 50].contains(&n_products), "{n_products}");
+            drop(lock);
+            let mut names: Vec<_> = std::fs::read_dir(left)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            assert_eq!(names, ["shop", "shop.partial"], "after {call:?}");
+        };
+        let (built, n_calls) = crash::after_each_call(root.path(), work, check);
+        assert_eq!((before.n_products, built.unwrap().n_products), (60, 50));
+        assert!(n_calls > 10, "three calls a file, and those of the folder: {n_calls}");
+        open(&path).unwrap().verify().unwrap();
+    }
+}
+
+#[test]
+fn an_open_catalogue_stays_what_it_was_when_another_takes_its_name() {
+    let (_dir, path) = built(IndexChoice::Hnsw);
+    let catalogue = open(&path).unwrap();
+    let before = catalogue.search(&point(5), &BEST_THREE).unwrap();
+    // As many products, so that the lengths of vectors agree.
+    let mut others = products();
+    others.rows.reverse();
+    build_products(&path, &others, IndexChoice::Exact, true).unwrap();
+    catalogue.verify().unwrap();
+    assert_eq!(catalogue.search(&point(5), &BEST_THREE).unwrap(), before);
+    let found = open(&path).unwrap().candidates(&point(60), 1, 1, any_product);
+    assert_eq!(found[0][0].key, ProductKey(0), "the new one is in reverse");
+}
+
+#[test]
+fn a_catalogue_that_is_replaced_while_it_is_opened_is_one_or_the_other() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    let mut others = products();
+    others.rows.reverse();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0..20 {
+                let all = if round % 2 == 0 { &others } else { &products() };
+                build_products(&path, all, IndexChoice::Exact, true).unwrap();
+            }
+            is_done.store(true, Ordering::Relaxed);
+        });
+        while !is_done.load(Ordering::Relaxed) {
+            let catalogue = open(&path).unwrap();
+            catalogue.verify().unwrap();
+            let found = catalogue.search(&point(17), &BEST_THREE).unwrap();
+            assert_eq!((&*found[0][0].id, found[0][0].product_title.len()), ("sku-17", 17));
+        }
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_a_device_or_a_path_in_place_of_a_file_is_refused_at_once() {
+    use IndexChoice::Exact;
+    let pipe_for = |name: &'static str| {
+        move |path: &Path| {
+            std::fs::remove_file(path.join(name)).unwrap();
+            let made = std::process::Command::new("mkfifo").arg(path.join(name)).status();
+            assert!(made.unwrap().success());
+        }
+    };
+    assert_eq!(refusal(Exact, pipe_for("catalogue.json")), "cannot read `shop/catalogue.json`");
+    assert_eq!(refusal(Exact, pipe_for("vectors")), "cannot open `shop/vectors`");
+    assert_eq!(refusal(Exact, pipe_for("products.parquet")), "cannot open `shop/products.parquet`");
+    let device = |path: &Path| {
+        std::fs::remove_file(path.join("vectors")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", path.join("vectors")).unwrap();
+    };
+    assert_eq!(refusal(Exact, device), "cannot open `shop/vectors`");
+    for name in ["/dev/zero", "../secret", "..", "a\\b", ""] {
+        let list = |path: &Path| {
+            edit_manifest(path, |m| m["files"][name] = json!({"bytes": 0, "sha256": "00"}));
+        };
+        let said = format!("`shop/catalogue.json` lists `{name}`, which is no name of a file");
+        assert_eq!(refusal(Exact, list), said);
+    }
+}
+
+#[test]
+fn only_a_catalogue_is_replaced() {
+    let (_dir, path) = built(IndexChoice::Exact);
+    std::fs::write(path.join("thesis.tex"), "years of work").unwrap();
+    let error = build(&path, IndexChoice::Exact, true).unwrap_err();
+    let said = "shop` is not replaced: `thesis.tex` in it is no part of a catalogue";
+    assert!(error.to_string().ends_with(said), "{error}");
+    assert!(path.join("thesis.tex").exists());
+    std::fs::remove_file(path.join("thesis.tex")).unwrap();
+    build(&path, IndexChoice::Exact, true).unwrap();
 }
 
 /// Written by this file's `build` with `IndexChoice::Hnsw`, when the formats were at version 1.

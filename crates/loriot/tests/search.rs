@@ -315,21 +315,6 @@ fn every_format_holds_the_same_vectors_in_the_order_of_the_rows() {
     dir.loriot(&format!("{embed} --output v.csv")).refused(1, "the format of `v.csv`", "");
 }
 
-#[test]
-fn a_killed_embedding_ends_with_the_same_bytes_when_run_again() {
-    let dir = Dir::with_rows(200);
-    let embed = "embed --model MODEL --input train.csv --output";
-    dir.loriot(&format!("{embed} whole.npy")).ok();
-    let mut child =
-        dir.command(&format!("{embed} killed.npy")).stderr(Stdio::null()).spawn().unwrap();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    dir.loriot(&format!("{embed} killed.npy --overwrite")).ok();
-    let read = |name: &str| std::fs::read(dir.path(name)).unwrap();
-    assert_eq!(read("killed.npy"), read("whole.npy"));
-    assert!(!dir.path("killed.npy.partial").exists());
-}
-
 /// A limit on the size of a file stands for a full disk, as in `stories.rs`.
 #[cfg(unix)]
 #[test]

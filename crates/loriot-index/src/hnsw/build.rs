@@ -19,20 +19,22 @@ use super::layers::{Layer, Layers};
 use crate::Vectors;
 use loriot_kernels::Isa;
 use rayon::prelude::*;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Locks for writing lists; nodes share them by the remainder of their number.
 const N_LOCKS: usize = 1 << 12;
 
-/// Builds the layers over the vectors of `groups`; `on_insert` is called for each row.
+/// Builds the layers over the vectors of `groups`; `on_insert` is called for each row. `None` once `stop`
+/// is true.
 pub(super) fn build(
+    stop: &AtomicBool,
     isa: Isa,
     vectors: &Vectors,
     groups: &Groups,
     config: HnswConfig,
     on_insert: impl Fn() + Sync,
-) -> Layers {
+) -> Option<Layers> {
     let n_nodes = groups.n_nodes();
     let first_rows = groups.first_rows();
     let space =
@@ -50,6 +52,9 @@ pub(super) fn build(
     };
     let scratch = ScratchPool::default();
     let insert = |node: usize| {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
         if node > 0 {
             scratch.with(|scratch| growing.insert(node as u32, scratch));
         }
@@ -58,7 +63,8 @@ pub(super) fn build(
     let n_alone = n_nodes.min(N_INSERTED_ALONE);
     (0..n_alone).for_each(insert);
     (n_alone..n_nodes).into_par_iter().for_each(insert);
-    growing.levels.iter().map(Lists::layer).collect()
+    let is_whole = !stop.load(Ordering::Relaxed);
+    is_whole.then(|| growing.levels.iter().map(Lists::layer).collect())
 }
 
 /// The most links of a node: twice as many on level 0, as the paper recommends.

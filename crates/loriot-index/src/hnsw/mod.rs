@@ -25,10 +25,12 @@ use crate::{Hit, Row, Vectors, search_exact};
 use beam::{Candidate, ScratchPool, Space};
 use groups::Groups;
 use layers::{LayerSlices, Layers};
-use loriot_files::{Hint, Mmap, OutputError};
+use loriot_files::{Hint, Mmap, OutputError, open_regular};
 use loriot_kernels::Isa;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 pub use fault::GraphFault;
 
@@ -106,11 +108,24 @@ impl Hnsw {
         config: HnswConfig,
         on_insert: impl Fn() + Sync,
     ) -> Hnsw {
+        let never = AtomicBool::new(false);
+        let built = Hnsw::build_unless(&never, isa, vectors, config, on_insert);
+        built.expect("nobody stops it")
+    }
+
+    /// The same, given up soon after `stop` becomes true: then it is `None`.
+    pub fn build_unless(
+        stop: &AtomicBool,
+        isa: Isa,
+        vectors: &Vectors,
+        config: HnswConfig,
+        on_insert: impl Fn() + Sync,
+    ) -> Option<Hnsw> {
         assert!(!vectors.is_empty() && config.connectivity >= 2, "no graph to build");
         let groups = Groups::new(vectors, config.connectivity);
         assert!(groups.n_nodes() <= beam::MAX_NODES, "too many vectors for a graph");
-        let layers = build::build(isa, vectors, &groups, config, on_insert);
-        Hnsw::new(groups, layers)
+        let layers = build::build(stop, isa, vectors, &groups, config, on_insert)?;
+        Some(Hnsw::new(groups, layers))
     }
 
     fn new(groups: Groups, layers: Layers) -> Hnsw {
@@ -127,11 +142,17 @@ impl Hnsw {
     /// of usearch, from an earlier version, is read into memory.
     pub fn open(path: &Path, vectors: &Vectors) -> Result<Hnsw, HnswError> {
         let open = |source| HnswError::Open { path: path.to_owned(), source };
+        Hnsw::from_file(&open_regular(path).map_err(open)?, path, vectors)
+    }
+
+    /// The same of a regular file that is open; `path` is for messages.
+    pub fn from_file(file: &File, path: &Path, vectors: &Vectors) -> Result<Hnsw, HnswError> {
+        let open = |source| HnswError::Open { path: path.to_owned(), source };
         let unsound = |source| HnswError::Unsound { path: path.to_owned(), source };
-        if std::fs::metadata(path).map_err(open)?.len() == 0 {
+        if file.metadata().map_err(open)?.len() == 0 {
             return Err(unsound(GraphFault::Head)); // Some systems do not map an empty file.
         }
-        let map = Arc::new(Mmap::open(path).map_err(open)?);
+        let map = Arc::new(Mmap::of(file).map_err(open)?);
         let (groups, layers) = if map.starts_with(file::MAGIC) {
             file::read(&map, vectors)
         } else {

@@ -76,6 +76,27 @@ fn threads_that_insert_at_once_lose_little() {
 }
 
 #[test]
+fn a_build_that_is_stopped_inserts_little_more_and_is_no_graph() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let vectors = clustered(3_000, 24);
+    for stop_after in [1, 100, 1_000] {
+        let (stop, n_inserted) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let on_insert = || {
+            if n_inserted.fetch_add(1, Ordering::Relaxed) + 1 == stop_after {
+                stop.store(true, Ordering::Relaxed);
+            }
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+        let graph =
+            pool.install(|| Hnsw::build_unless(&stop, Isa::best(), &vectors, CONFIG, on_insert));
+        assert!(graph.is_none());
+        // What the other thread was at is inserted to its end.
+        let n_inserted = n_inserted.into_inner();
+        assert!(n_inserted <= stop_after + 1, "{n_inserted} after {stop_after}");
+    }
+}
+
+#[test]
 fn one_thread_builds_the_same_file_every_time() {
     let dir = tempfile::tempdir().unwrap();
     let vectors = clustered(1_500, 16);

@@ -13,6 +13,7 @@ use loriot_encoder::folder::Settings;
 use loriot_encoder::hub;
 use loriot_kernels::Isa;
 use std::io::Write;
+use std::path::Path;
 
 /// Which encoder, and how it reads text.
 #[derive(Clone, Debug, Args)]
@@ -69,6 +70,11 @@ impl ReadingOptions {
 }
 
 impl ModelOptions {
+    /// Model and adapter as paths, which they are unless they are Hub ids.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        [Some(&self.model), self.adapter.as_ref()].into_iter().flatten().map(Path::new)
+    }
+
     /// These options as the encoder takes them, with the instruction set of this machine.
     pub fn encoder_options(&self, precision: Precision) -> anyhow::Result<EncoderOptions> {
         encoder_options(&self.model, self.adapter.as_deref(), &self.reading, precision)

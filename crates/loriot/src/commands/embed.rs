@@ -1,14 +1,17 @@
 //! `loriot embed`: a column of texts to a file of vectors.
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
+use super::output::check_no_input;
+use crate::interrupt;
 use crate::message::message;
 use crate::progress::{Progress, seconds};
 use loriot_data::read_texts;
 use loriot_encoder::Side;
 use loriot_encoder::encoder::Encoder;
-use loriot_files::OutputError;
+use loriot_files::{OutputError, OutputLock};
 use loriot_search::{
-    EmbedEvent, Embedded, EncoderSide, Labels, VectorFormat, embed_all, partial_dir, write_vectors,
+    EmbedError, EmbedEvent, Embedded, EncoderSide, Labels, VectorFormat, check_vectors_replaceable,
+    embed_all, partial_dir, write_vectors,
 };
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -22,7 +25,7 @@ Examples:
     --as-queries --output q.parquet
 
 Vectors come in the order of the rows, one for each; equal texts are embedded once. An interrupted
-run leaves `OUTPUT.partial` behind, and the same command goes on from there.")]
+run (Ctrl-C) leaves `OUTPUT.partial` behind, and the same command goes on from there.")]
 pub struct EmbedArgs {
     #[command(flatten)]
     model: ModelOptions,
@@ -42,7 +45,7 @@ pub struct EmbedArgs {
     /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Replace `--output` if it exists
+    /// Replace vectors of the same format in `--output`
     #[arg(long)]
     overwrite: bool,
 }
@@ -51,19 +54,33 @@ pub struct EmbedArgs {
 pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let format = VectorFormat::of_path(&args.output)?;
-    if args.output.exists() && !args.overwrite {
+    let _lock = OutputLock::take(&args.output)?;
+    if args.overwrite {
+        let read = args.input.iter().map(PathBuf::as_path).chain(args.model.paths());
+        check_no_input(&args.output, read)?;
+        check_vectors_replaceable(&args.output, format)?;
+    } else if args.output.exists() {
         return Err(OutputError::Exists { path: args.output }.into());
     }
-    let rows = read_texts(&args.input, &args.text_column, &args.rows.read_options()?)?;
-    let (rows, skipped) = rows.read_all()?;
-    common::report_skipped(&skipped);
-    let texts: Vec<&str> = rows.iter().map(|row| row.text.as_str()).collect();
-    let ids: Vec<Option<&str>> = rows.iter().map(|row| row.id.as_deref()).collect();
+    let mut rows = read_texts(&args.input, &args.text_column, &args.rows.read_options()?)?;
+    let (mut texts, mut ids) = (Vec::new(), Vec::new());
+    for row in rows.by_ref() {
+        let row = row?;
+        texts.push(row.text);
+        // The other formats have no place for them.
+        ids.push(row.id.filter(|_| format == VectorFormat::Parquet));
+    }
+    common::report_skipped(rows.skipped());
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let ids: Vec<Option<&str>> = ids.iter().map(Option::as_deref).collect();
 
     let options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&options)?;
     let side = if args.as_queries { Side::Query } else { Side::Product };
     let embedded = embed_with_progress(&encoder, side, &texts, &args.output)?;
+    if !args.overwrite && args.output.exists() {
+        return Err(OutputError::Exists { path: args.output }.into()); // Somebody was quicker.
+    }
     let labels = Labels { text_column: &args.text_column, texts: &texts, ids: &ids };
     write_vectors(&args.output, format, &embedded, labels)?;
     let (n, dim) = (embedded.len(), embedded.dim());
@@ -77,7 +94,7 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
 }
 
 /// Embeds `texts` for an output at `output`, with a progress bar, going on where an interrupted run
-/// stopped.
+/// stopped, and stopping at Ctrl-C with what is done kept.
 pub(super) fn embed_with_progress(
     encoder: &Encoder,
     side: Side,
@@ -114,9 +131,17 @@ pub(super) fn embed_with_progress(
             }
         }
     };
-    let embedded = embed_all(&EncoderSide { encoder, side }, texts, &partial, on_event)?;
+    let stop = interrupt::watch();
+    let embedded = embed_all(&EncoderSide { encoder, side }, texts, &partial, stop, on_event);
     if let Some(progress) = progress {
         progress.finish();
     }
-    Ok(embedded)
+    embedded.map_err(|error| match error {
+        EmbedError::Stopped { n_done, n_distinct, partial } => interrupt::Interrupted {
+            kept: format!("`{}` keeps {n_done} of {n_distinct} texts", partial.display()),
+            go_on: "give the same command again to go on from there".into(),
+        }
+        .into(),
+        error => error.into(),
+    })
 }

@@ -2,16 +2,18 @@
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use super::embed::embed_with_progress;
+use super::output::check_no_input;
+use crate::interrupt;
 use crate::message::message;
 use crate::progress::{Progress, seconds};
 use loriot_data::{ColumnName, Deduplicate, read_products};
 use loriot_encoder::Side;
-use loriot_files::OutputError;
-use loriot_files::atomic::is_absent;
+use loriot_files::{OutputError, OutputLock, is_absent};
 use loriot_index::HnswConfig;
-use loriot_search::build::{EXACT_UP_TO, IndexChoice};
+use loriot_search::build::{BuildError, EXACT_UP_TO, IndexChoice, LOW_RECALL};
 use loriot_search::{
     BuildEvent, BuildOptions, EncoderRecord, IndexKind, Manifest, Products, build_catalogue,
+    check_replaceable,
 };
 use serde_json::json;
 use std::path::PathBuf;
@@ -27,8 +29,8 @@ Examples:
     --input a.parquet b.parquet --output shop
 
 A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept,
-with their types, and shown by `loriot search --json`. An interrupted run leaves `OUTPUT.partial`
-behind, and the same command goes on from there.")]
+with their types, and shown by `loriot search --json`. An interrupted run (Ctrl-C) leaves
+`OUTPUT.partial` behind, and the same command goes on from there.")]
 pub struct IndexArgs {
     #[command(flatten)]
     model: ModelOptions,
@@ -45,7 +47,7 @@ pub struct IndexArgs {
     /// Folder to write the catalogue to
     #[arg(long, value_name = "DIR")]
     pub output: PathBuf,
-    /// Replace what `--output` holds
+    /// Replace a catalogue in `--output`
     #[arg(long)]
     overwrite: bool,
     /// How the catalogue is searched: `exact` compares a query with every product, `hnsw` follows a
@@ -75,7 +77,12 @@ enum Kind {
 /// Runs `loriot index`.
 pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
-    if !args.overwrite && !is_absent(&args.output) {
+    let _lock = OutputLock::take(&args.output)?;
+    if args.overwrite {
+        let read = args.input.iter().map(PathBuf::as_path).chain(args.model.paths());
+        check_no_input(&args.output, read)?;
+        check_replaceable(&args.output)?;
+    } else if !is_absent(&args.output) {
         return Err(OutputError::Exists { path: args.output }.into());
     }
     if let Some(theirs) = args.text_column.take() {
@@ -104,7 +111,17 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     let record = EncoderRecord::new(&encoder, &encoder_options);
     let graph = GraphProgress::default();
     let on_event = |event| graph.tell(event);
-    let manifest = build_catalogue(&args.output, &products, &embedded, record, &options, on_event)?;
+    let stop = interrupt::watch();
+    let built =
+        build_catalogue(&args.output, &products, &embedded, record, &options, stop, on_event);
+    graph.finish();
+    let manifest = built.map_err(|error| match error {
+        BuildError::Stopped { partial } => anyhow::Error::new(interrupt::Interrupted {
+            kept: format!("`{}` keeps all {} texts", partial.display(), embedded.n_distinct()),
+            go_on: "give the same command again: only the graph is left to build".into(),
+        }),
+        error => error.into(),
+    })?;
     embedded.discard_partial()?;
 
     let took = begun.elapsed().as_secs_f64();
@@ -116,6 +133,9 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
         described(&manifest),
         manifest.size_bytes() as f64 / 1e6
     );
+    if let Some(warning) = low_recall(&manifest.index) {
+        message!("{warning}");
+    }
     if args.json {
         common::print_json(&json!({
             "output": args.output,
@@ -158,6 +178,19 @@ fn described(manifest: &Manifest) -> String {
     }
 }
 
+/// A warning and a remedy, if searches of the graph miss much.
+fn low_recall(index: &IndexKind) -> Option<String> {
+    let IndexKind::Hnsw { recall_at_10: Some(recall), .. } = *index else { return None };
+    (recall < LOW_RECALL).then(|| {
+        format!(
+            "warning: a search finds only {:.0} % of the 10 nearest products; index again with a larger \
+             `--ef-construction` or `--connectivity`, or with `--kind exact`, or search with a larger \
+             `--ef` than 100",
+            (100.0 * recall).floor()
+        )
+    })
+}
+
 /// A bar for the insertions, which come from several threads.
 #[derive(Default)]
 struct GraphProgress(Mutex<Option<Progress>>);
@@ -175,10 +208,35 @@ impl GraphProgress {
                 }
             }
             BuildEvent::GraphBuilt => {
-                if let Some(progress) = progress.take() {
-                    progress.finish();
-                }
+                drop(progress);
+                self.finish();
             }
+        }
+    }
+
+    /// Takes the bar away, if there is one.
+    fn finish(&self) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(progress) = progress.take() {
+            progress.finish();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_that_misses_much_is_warned_of_with_a_remedy() {
+        let graph = |recall| IndexKind::hnsw(HnswConfig::default(), recall);
+        let said = low_recall(&graph(Some(0.8999))).unwrap();
+        assert!(said.starts_with("warning: a search finds only 89 % "), "{said}");
+        for remedy in ["--ef-construction", "--connectivity", "--kind exact", "--ef`"] {
+            assert!(said.contains(remedy), "{said}");
+        }
+        for index in [graph(Some(0.9)), graph(Some(1.0)), graph(None), IndexKind::Exact] {
+            assert_eq!(low_recall(&index), None);
         }
     }
 }

@@ -1,13 +1,15 @@
 //! `loriot merge`: an adapter folded into its base model, as a folder of its own.
 
 use super::common::{self, ModelOptions};
+use super::merged_folder;
+use super::output::check_no_input;
 use anyhow::{Context, ensure};
 use loriot_encoder::DropoutRates;
 use loriot_encoder::Precision;
 use loriot_encoder::batch::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_encoder::train_model::{TrainModel, Trained};
-use loriot_files::NewDir;
+use loriot_files::{NewDir, OutputLock};
 use std::path::PathBuf;
 
 /// Largest difference of an element of a unit vector that rounding explains.
@@ -29,7 +31,7 @@ pub struct MergeArgs {
     /// Folder to write the merged model to
     #[arg(long, value_name = "DIR")]
     output: PathBuf,
-    /// Replace what `--output` holds
+    /// Replace a merged model in `--output`
     #[arg(long)]
     overwrite: bool,
     /// Print one JSON object instead of a sentence
@@ -45,6 +47,11 @@ pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
             .with_hint("give one with `--adapter`")
             .into());
     };
+    let _lock = OutputLock::take(&args.output)?;
+    if args.overwrite {
+        check_no_input(&args.output, args.model.paths())?;
+        merged_folder::check_replaceable(&args.output)?;
+    }
     let new = NewDir::begin(&args.output, args.overwrite)?;
     let (base, adapter) = common::open_apart(options.clone(), &name, None)?;
 
@@ -68,6 +75,7 @@ pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
         "the merged model's vectors differ by {difference:e} from those of base and adapter, more \
          than the {TOLERANCE:e} that rounding explains"
     );
+    merged_folder::mark(new.path())?;
     new.commit()?;
     if args.json {
         let json = serde_json::json!({"output": args.output, "largest_difference": difference});

@@ -7,6 +7,8 @@ pub mod eval;
 pub mod full_disk;
 pub mod index;
 pub mod merge;
+pub mod merged_folder;
+pub mod output;
 pub mod search;
 pub mod train;
 mod train_display;

@@ -1,0 +1,206 @@
+//! What a command leaves when it is interrupted, run twice at once, or told to replace what it did not write.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use loriot_files::OutputLock;
+use serde_json::Value;
+use std::fs;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+use support::{Dir, Done};
+
+/// More than a run embeds before it counts rows for the first time.
+const N_MANY: usize = 40_000;
+
+/// A folder with `many.csv`, of [`N_MANY`] different titles.
+fn many() -> Dir {
+    let dir = Dir::with_rows(8);
+    let title = |i: usize| format!("{} kettle {i}\n", ["red", "blue", "steel"][i % 3]);
+    dir.write("many.csv", format!("product_title\n{}", (0..N_MANY).map(title).collect::<String>()));
+    dir
+}
+
+fn start(dir: &Dir, arguments: &str) -> Child {
+    let mut command = dir.command(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn end(child: Child) -> Done {
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Waits until the record in the folder `partial` says what `is_reached` looks for.
+fn wait_for_record(dir: &Dir, partial: &str, is_reached: impl Fn(u64) -> bool) {
+    let begun = Instant::now();
+    loop {
+        let record = fs::read(dir.path(partial).join("progress.json")).unwrap_or_default();
+        let record: Value = serde_json::from_slice(&record).unwrap_or_default();
+        if record["n_done"].as_u64().is_some_and(&is_reached) {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(300), "no record in `{partial}`: {record}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[cfg(unix)]
+fn signal(child: &Child, name: &str) {
+    let sent = std::process::Command::new("kill").arg(name).arg(child.id().to_string()).status();
+    assert!(sent.unwrap().success());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_embedding_that_is_killed_or_interrupted_goes_on_and_ends_with_the_same_bytes() {
+    let dir = many();
+    let embed = "embed --model MODEL --input many.csv --output";
+    dir.loriot(&format!("{embed} whole.npy")).ok();
+    let read = |name: &str| fs::read(dir.path(name)).unwrap();
+
+    let killed = start(&dir, &format!("{embed} killed.npy"));
+    wait_for_record(&dir, "killed.npy.partial", |n_done| n_done > 0);
+    signal(&killed, "-KILL");
+    assert_eq!(end(killed).code, None);
+    let resumed = dir.loriot(&format!("{embed} killed.npy")).ok();
+    assert!(resumed.stderr.contains("Resuming: 16384 texts"), "{}", resumed.stderr);
+    assert!(read("killed.npy") == read("whole.npy"));
+
+    let interrupted = start(&dir, &format!("{embed} interrupted.npy"));
+    wait_for_record(&dir, "interrupted.npy.partial", |_| true);
+    signal(&interrupted, "-INT");
+    let done = end(interrupted);
+    done.refused(130, "interrupted; `interrupted.npy.partial` keeps ", "the same command again");
+    let kept =
+        done.stderr.split_once(" keeps ").unwrap().1.split_once(" of 40000 texts").unwrap().0;
+    assert!((1..N_MANY).contains(&kept.parse().unwrap()), "{kept}");
+    assert!(!dir.path("interrupted.npy").exists());
+    let resumed = dir.loriot(&format!("{embed} interrupted.npy")).ok();
+    assert!(resumed.stderr.contains(&format!("Resuming: {kept} texts")), "{}", resumed.stderr);
+    assert!(read("interrupted.npy") == read("whole.npy"));
+    let names = ["eval.csv", "interrupted.npy", "killed.npy", "many.csv", "train.csv", "whole.npy"];
+    assert_eq!(dir.names(), names);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_index_that_is_interrupted_while_the_graph_is_built_keeps_the_vectors() {
+    let dir = many();
+    let index = "index --model MODEL --input many.csv --output shop --kind hnsw";
+    let child = start(&dir, index);
+    wait_for_record(&dir, "shop.partial", |n_done| n_done == N_MANY as u64);
+    signal(&child, "-INT");
+    let done = end(child);
+    done.refused(
+        130,
+        "interrupted; `shop.partial` keeps all 40000 texts",
+        "only the graph is left",
+    );
+    assert_eq!(dir.names(), ["eval.csv", "many.csv", "shop.partial", "train.csv"]);
+    let exact = dir.loriot(&index.replace("hnsw", "exact")).ok();
+    assert!(exact.stderr.contains("Resuming: 40000 texts"), "{}", exact.stderr);
+}
+
+#[test]
+fn a_second_process_at_one_output_is_told_so_at_once() {
+    let dir = Dir::with_rows(8);
+    let used = "is being written by another process";
+    for (arguments, output) in [
+        ("embed --model MODEL --input train.csv --output v.npy", "v.npy"),
+        ("embed --model MODEL --input train.csv --output v.npy --overwrite", "v.npy"),
+        ("index --model MODEL --input train.csv --output shop", "shop"),
+        ("merge --model MODEL --adapter nowhere --output merged", "merged"),
+    ] {
+        let held = OutputLock::take(&dir.path(output)).unwrap();
+        dir.loriot(arguments).refused(1, &format!("`{output}` {used}"), "wait until it ends");
+        drop(held);
+        assert_eq!(dir.names(), ["eval.csv", "train.csv"], "{arguments}");
+    }
+}
+
+#[test]
+fn what_loriot_did_not_write_is_not_overwritten() {
+    let dir = Dir::with_rows(8);
+    fs::create_dir(dir.path("life")).unwrap();
+    dir.write("life/thesis.tex", "years of work");
+    dir.write("v.npy", "not vectors");
+    let before = dir.contents(".");
+    let kept = |arguments: &str, reason: &str| {
+        let done = dir.loriot(&format!("{arguments} --overwrite"));
+        done.refused(1, &format!("is not replaced: {reason}"), "move it away");
+        assert!(dir.contents(".") == before, "{arguments}");
+    };
+    let index = "index --model MODEL --input train.csv --output";
+    kept(&format!("{index} life"), "`thesis.tex` in it is no part of a catalogue");
+    kept(&format!("{index} ."), "it holds the input `train.csv`");
+    kept(&format!("{index} train.csv"), "it is the input `train.csv`");
+    let embed = "embed --model MODEL --input train.csv --output";
+    kept(&format!("{embed} v.npy"), "it holds no f32 vectors in NumPy's format");
+    fs::create_dir(dir.path("v.safetensors")).unwrap();
+    let is_folder = dir.loriot(&format!("{embed} v.safetensors --overwrite"));
+    is_folder.refused(1, "is not replaced: it is a folder, not a file", "move it away");
+    fs::remove_dir(dir.path("v.safetensors")).unwrap();
+    let merge = "merge --model MODEL --adapter life --output";
+    kept(&format!("{merge} life"), "it is the input `life`");
+}
+
+#[test]
+fn somebodys_folder_of_the_name_of_work_in_progress_stays() {
+    let dir = Dir::with_rows(8);
+    fs::create_dir(dir.path("v.npy.partial")).unwrap();
+    dir.write("v.npy.partial/thesis.tex", "years of work");
+    let done = dir.loriot("embed --model MODEL --input train.csv --output v.npy");
+    done.refused(1, "`v.npy.partial` holds `thesis.tex`", "choose another `--output`");
+    assert!(dir.path("v.npy.partial/thesis.tex").exists() && !dir.path("v.npy").exists());
+}
+
+#[test]
+fn a_merged_model_is_replaced_and_nothing_else_is() {
+    let dir = Dir::with_rows(40);
+    dir.loriot("train --model MODEL --train train.csv --eval eval.csv --output run --epochs 1")
+        .ok();
+    let merge = "merge --model MODEL --adapter run/best --output";
+    dir.loriot(&format!("{merge} merged")).ok();
+    let first = dir.contents("merged");
+    dir.loriot(&format!("{merge} merged")).refused(1, "`merged` exists already", "--overwrite");
+    dir.loriot(&format!("{merge} merged --overwrite")).ok();
+    assert!(dir.contents("merged") == first);
+    let run = dir.contents("run");
+    for (output, reason) in [
+        ("run", "it holds the input `run/best`"),
+        ("run/best", "it is the input `run/best`"),
+        ("run/epoch_0", "it has no `loriot_merge.json`"),
+    ] {
+        let done = dir.loriot(&format!("{merge} {output} --overwrite"));
+        done.refused(1, &format!("is not replaced: {reason}"), "move it away");
+    }
+    assert!(dir.contents("run") == run);
+    dir.write("merged/notes.txt", "mine");
+    let done = dir.loriot(&format!("{merge} merged --overwrite"));
+    done.refused(1, "`notes.txt` in it is not from `loriot merge`", "move it away");
+}
+
+#[test]
+fn a_catalogue_replaces_a_catalogue_and_leaves_nothing_beside_it() {
+    let dir = Dir::with_rows(8);
+    let index = "index --model MODEL --input train.csv --output shop";
+    dir.loriot(index).ok();
+    let first = dir.contents("shop");
+    // As a run leaves them that was killed by the system.
+    fs::create_dir(dir.path(".tmp-shop-abcdef")).unwrap();
+    dir.write(".tmp-shop-abcdef/vectors", "half");
+    dir.loriot(&format!("{index} --overwrite")).ok();
+    assert!(dir.contents("shop") == first);
+    assert_eq!(dir.names(), ["eval.csv", "shop", "train.csv"]);
+}
+
+#[test]
+fn a_graph_that_misses_much_is_warned_of() {
+    let dir = many();
+    let index = "index --model MODEL --input many.csv --output shop --kind hnsw --connectivity 2";
+    let done = dir.loriot(&format!("{index} --ef-construction 1")).ok();
+    assert!(done.stderr.contains("warning: a search finds only "), "{}", done.stderr);
+}
