@@ -46,6 +46,7 @@ fn encoder() -> EncoderRecord {
         query_prompt: String::new(),
         document_prompt: String::new(),
         precision: Some("f32".into()),
+        text_template: None,
     }
 }
 
