@@ -1,4 +1,4 @@
-//! Rows of every format, plain and gzipped: the first byte chooses.
+//! Rows of every format, plain and gzipped, under several options: the first two bytes choose.
 
 #![no_main]
 

@@ -1,7 +1,10 @@
 //! The targets' bodies, one function each: bytes in, and nothing may panic, hang or allocate beyond its limits.
 
 use crate::{repository, with_one_file_replaced};
-use loriot_data::{FileKind, Format, ReadOptions, read_pairs_from, read_products_from};
+use loriot_data::{
+    FileKind, Format, LabelScale, ReadOptions, TextTemplate, read_pairs_from, read_products_from,
+    read_texts_from,
+};
 use loriot_encoder::adapter::Adapter;
 use loriot_encoder::config::Config;
 use loriot_encoder::folder::{ModelFolder, Settings};
@@ -14,16 +17,31 @@ use std::path::PathBuf;
 /// So few candidates that a graph of 60 vectors is followed, not passed over.
 const FEW: usize = 2;
 
-/// Rows of every format, plain and gzipped: the first byte chooses.
+const FORMATS: [Format; 6] =
+    [Format::Csv, Format::Tsv, Format::Jsonl, Format::Parquet, Format::Json, Format::Text];
+
+/// Rows of every format, plain and gzipped: the first byte chooses the format, the second how it is read.
 pub fn rows(input: &[u8]) {
-    let Some((&choice, bytes)) = input.split_first() else { return };
-    let format =
-        [Format::Csv, Format::Tsv, Format::Jsonl, Format::Parquet][usize::from(choice % 4)];
-    let gzip = choice & 4 != 0 && !matches!(format, Format::Parquet);
-    let options = ReadOptions { skip_bad_rows: choice & 8 != 0, ..ReadOptions::default() };
+    let [format, flags, bytes @ ..] = input else { return };
+    let format = FORMATS[usize::from(*format) % FORMATS.len()];
+    let is_set = |flag: u8| flags & flag != 0;
+    let gzip = is_set(1) && format != Format::Parquet;
+    let scale = is_set(4).then(|| LabelScale::new(1.0, 3.0)).flatten();
+    let template = "{product_title}, {brand} {id}".parse::<TextTemplate>().ok();
+    let options = ReadOptions {
+        skip_bad_rows: is_set(2),
+        label_scale: scale,
+        grade_scale: scale,
+        text_template: template.filter(|_| is_set(8)),
+        // Long records are met only where the limit is short.
+        max_record_bytes: if is_set(16) { 64 } else { 1 << 16 },
+        ..ReadOptions::default()
+    };
     let kind = FileKind { format, gzip };
     let _ = read_pairs_from(bytes.to_vec(), kind, &options).and_then(|rows| rows.read_all());
     let _ = read_products_from(bytes.to_vec(), kind, &options).and_then(|rows| rows.read_all());
+    let _ =
+        read_texts_from(bytes.to_vec(), kind, "query", &options).and_then(|rows| rows.read_all());
 }
 
 /// The folder in which [`model_folder`] damages a file.

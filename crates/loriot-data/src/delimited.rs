@@ -2,7 +2,8 @@
 //!
 //! `csv-core` does the parsing; around it stand exact line numbers, a cap on the length of a
 //! record (an unclosed quote must not take a 100 GB file into memory) and the refusal of a quote
-//! that is still open at the end of the file. Empty lines are skipped. A quote inside an unquoted
+//! that is still open at the end of the file. A record over the cap that holds no quote ends with
+//! its line and is one bad row. Empty lines are skipped. A quote inside an unquoted
 //! field is an ordinary character: `3/4" pipe` needs no quoting.
 
 use std::io::BufRead;
@@ -10,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use csv_core::ReadRecordResult;
 
-use crate::error::{Position, ReadError, RowFault};
+use crate::error::{Content, Position, ReadError, RowFault};
 use crate::options::ReadOptions;
 use crate::table::{Cell, Record, Table, places_of_others};
 use crate::text_input::TextInput;
@@ -37,6 +38,9 @@ pub(crate) struct Delimited {
     n_fields: usize,
 }
 
+/// A record in the buffers: the line it starts on, and whether it is short enough.
+type Parsed = (u64, Result<(), RowFault>);
+
 impl Delimited {
     pub(crate) fn open(
         path: &Path,
@@ -57,28 +61,33 @@ impl Delimited {
             ends: vec![0; MAX_COLUMNS],
             n_fields: 0,
         };
-        if let Some(line) = table.parse_record()? {
+        if let Some((line, whole)) = table.parse_record()? {
+            let path = path.to_owned();
             if table.n_fields > MAX_COLUMNS {
-                let (found, expected) = ("text without columns", "a header of column names");
-                return Err(ReadError::OtherContent { path: table.path, found, expected });
+                let (found, limit) = (table.n_fields, MAX_COLUMNS);
+                return Err(ReadError::TooManyColumns { path, found, limit });
             }
             let names = (0..table.n_fields).map(|idx| table.field(idx).map(str::trim));
             let names: Result<Vec<String>, RowFault> =
-                names.map(|name| name.map(str::to_owned)).collect();
-            table.columns = names.map_err(|fault| table.row_error(line, fault))?;
+                whole.and_then(|()| names.map(|name| name.map(str::to_owned)).collect());
+            match names {
+                Ok(names) => table.columns = names,
+                Err(fault) => return Err(ReadError::Header { path, line, fault }),
+            }
         }
         if table.columns.iter().any(|name| name.contains('\0')) {
-            let (found, expected) = ("binary data", "a header of column names");
+            let (found, expected) = (Content::Binary, "a header of column names");
             return Err(ReadError::OtherContent { path: table.path, found, expected });
         }
         Ok(table)
     }
 
-    /// Parses the next record into `fields` and `ends`; gives the line it starts on.
-    fn parse_record(&mut self) -> Result<Option<u64>, ReadError> {
+    /// Parses the next record into `fields` and `ends`; `None` at the end.
+    fn parse_record(&mut self) -> Result<Option<Parsed>, ReadError> {
         self.n_fields = 0;
         let Some(start) = self.skip_line_breaks()? else { return Ok(None) };
         let (mut n_read, mut n_bytes) = (0, 0);
+        let mut has_quote = false;
         loop {
             let input = self.input.fill_buf().map_err(|source| ReadError::Read {
                 path: self.path.clone(),
@@ -94,6 +103,7 @@ impl Delimited {
                 &mut self.ends[self.n_fields % MAX_COLUMNS..],
             );
             self.line += count_lines(&input[..n_in]);
+            has_quote |= input[..n_in].contains(&b'"');
             if !at_end {
                 self.input.consume(n_in);
             }
@@ -101,7 +111,7 @@ impl Delimited {
             n_bytes += n_out;
             self.n_fields += n_ends;
             match result {
-                ReadRecordResult::Record => return Ok(Some(start)),
+                ReadRecordResult::Record => return Ok(Some((start, Ok(())))),
                 ReadRecordResult::InputEmpty if !at_end => {}
                 ReadRecordResult::OutputFull => self.fields.resize(2 * self.fields.len(), 0),
                 // The next round overwrites the first ends; the count goes on and is an error.
@@ -110,8 +120,34 @@ impl Delimited {
                     return Err(self.unclosed(start, n_read));
                 }
             }
-            if n_read > self.max_record_bytes {
+            if n_read > self.max_record_bytes && has_quote {
                 return Err(self.unclosed(start, n_read));
+            }
+            if n_read > self.max_record_bytes {
+                self.core.reset();
+                let found = n_read + self.skip_rest_of_line()?;
+                let (what, limit) = ("this record".to_owned(), self.max_record_bytes);
+                return Ok(Some((start, Err(RowFault::TooLong { what, found, limit }))));
+            }
+        }
+    }
+
+    /// Passes over the rest of a line, and gives how long that was.
+    fn skip_rest_of_line(&mut self) -> Result<usize, ReadError> {
+        let mut n_bytes = 0;
+        loop {
+            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
+                path: self.path.clone(),
+                at: Position::Line(self.line),
+                source,
+            })?;
+            let end = input.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
+            let n_taken = end.unwrap_or(input.len());
+            n_bytes += n_taken;
+            let is_done = end.is_some() || input.is_empty();
+            self.input.consume(n_taken);
+            if is_done {
+                return Ok(n_bytes);
             }
         }
     }
@@ -185,11 +221,11 @@ impl Table for Delimited {
     }
 
     fn next_record(&mut self) -> Option<Result<Record, ReadError>> {
-        let line = match self.parse_record() {
-            Ok(line) => line?,
+        let (line, whole) = match self.parse_record() {
+            Ok(next) => next?,
             Err(error) => return Some(Err(error)),
         };
-        Some(self.record(line).map_err(|fault| self.row_error(line, fault)))
+        Some(whole.and_then(|()| self.record(line)).map_err(|fault| self.row_error(line, fault)))
     }
 }
 

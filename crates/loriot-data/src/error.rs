@@ -2,11 +2,13 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use loriot_files::Hint;
 
 use crate::columns::COLUMN_NAMES;
+pub use crate::content::Content;
+use crate::source::Format;
 
 /// A data file could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -38,10 +40,57 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
         /// What the first bytes say.
-        found: &'static str,
+        found: Content,
         /// What the name says.
         expected: &'static str,
     },
+    /// More columns than a table may have.
+    #[error("`{}` has {found} columns, expected at most {limit}", path.display())]
+    TooManyColumns {
+        /// The file.
+        path: PathBuf,
+        /// Its columns.
+        found: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The line that names the columns cannot be read.
+    #[error("`{}` line {line}: {fault}", path.display())]
+    Header {
+        /// The file.
+        path: PathBuf,
+        /// Where its header is.
+        line: u64,
+        /// What is wrong with it.
+        fault: RowFault,
+    },
+    /// A JSON list that is broken between its elements, or cut short.
+    #[error("`{}` line {line}: {reason}", path.display())]
+    BrokenList {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: u64,
+        /// What was expected and found.
+        reason: String,
+    },
+    /// Lines without columns where rows with columns are needed.
+    #[error("`{}` holds one text a line, expected the columns {}", path.display(), listed(columns))]
+    OneText {
+        /// The file.
+        path: PathBuf,
+        /// The columns that are needed.
+        columns: Vec<String>,
+    },
+    /// Parquet, which is read from its end, in a pipe.
+    #[error("`{}` is a pipe, expected a file: parquet is read from its end", path.display())]
+    ParquetPipe {
+        /// The pipe.
+        path: PathBuf,
+    },
+    /// Stdin was named as an input twice.
+    #[error("stdin is read once, but `-` is named twice")]
+    StdinTwice,
     /// Reading stopped midway: a gzip file cut short, a disk that fails.
     #[error("cannot read `{}` past {at}", path.display())]
     Read {
@@ -73,6 +122,8 @@ pub enum ReadError {
         in_file: String,
         /// The columns that are there.
         found: Vec<String>,
+        /// Whether the text template names it.
+        in_template: bool,
     },
     /// A column we need is there twice.
     #[error("`{}` has two columns `{column}`", path.display())]
@@ -173,7 +224,21 @@ pub enum RowFault {
         /// The value in backticks, or its type.
         found: String,
         /// What it should be.
-        expected: &'static str,
+        expected: String,
+    },
+    /// An object with too many keys.
+    #[error("this object has more than {limit} keys")]
+    TooManyKeys {
+        /// The limit.
+        limit: usize,
+    },
+    /// A label that is not from 0 to 1, in data whose labels do not look like another scale.
+    #[error("`{column}` is `{found}`, expected a number from 0 to 1")]
+    Label {
+        /// The name in the file.
+        column: String,
+        /// The label.
+        found: f32,
     },
     /// A key of jsonl that would be one column too many.
     #[error("key {} would be a column more than the {limit} that the file may have", shown(key))]
@@ -221,19 +286,35 @@ impl fmt::Display for Position {
 impl Hint for ReadError {
     fn hint(&self) -> Option<String> {
         match self {
-            ReadError::UnknownFormat { .. } => Some(
-                "known endings are `.csv`, `.tsv`, `.jsonl` (each also with `.gz`) and `.parquet`"
+            ReadError::UnknownFormat { path } => Some(unknown_format(path)),
+            ReadError::Directory { .. } => Some("name the files in it".into()),
+            ReadError::OtherContent { path, found, .. } => Some(found.remedy(path)),
+            ReadError::TooManyColumns { .. }
+            | ReadError::Row { fault: RowFault::TooManyKeys { .. }, .. } => Some(
+                "keep the columns that are needed; is this a table, one row for each text?".into(),
+            ),
+            ReadError::Header { fault: RowFault::Utf8 { .. }, .. } => {
+                Some("convert the file, as with `iconv -f LATIN1 -t UTF-8`".into())
+            }
+            ReadError::Header { .. } => Some("the first line names the columns".into()),
+            ReadError::BrokenList { .. } => Some(
+                "expected a list of objects, `[{…}, {…}]`; if the file is cut short, fetch or \
+                 write it again"
                     .into(),
             ),
-            ReadError::Directory { .. } => Some("name the files in it".into()),
-            ReadError::OtherContent { found, .. } => {
-                Some(format!("{found} needs another ending, or another conversion"))
+            ReadError::OneText { .. } => {
+                Some("give `.csv`, `.tsv`, `.jsonl`, `.json` or `.parquet`".into())
             }
+            ReadError::ParquetPipe { .. } => Some("give the file's path".into()),
+            ReadError::StdinTwice => Some("give the other input as a file".into()),
             ReadError::Read { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
                 Some("the file is cut short; fetch or write it again".into())
             }
             ReadError::Parquet { .. } => {
                 Some("the file may be damaged or cut short; fetch or write it again".into())
+            }
+            ReadError::NoColumn { in_template: true, .. } => {
+                Some("name columns in `--text-template` as the file does".into())
             }
             ReadError::NoColumn { wanted, .. } if COLUMN_NAMES.contains(&wanted.as_str()) => {
                 Some(format!("name the column with `--column {wanted}=<name>`"))
@@ -247,13 +328,18 @@ impl Hint for ReadError {
             }
             ReadError::Unclosed { .. } => Some(
                 "a field that opens with `\"` must close with `\"`, and a `\"` inside it is \
-                 written `\"\"`"
+                 written `\"\"`; a record may hold 16 MiB"
                     .into(),
             ),
             ReadError::Row { fault, .. } => Some(match fault {
                 RowFault::Utf8 { .. } => {
                     "convert the file, as with `iconv -f LATIN1 -t UTF-8`, or leave such rows out \
                      with `--skip-bad-rows`"
+                        .into()
+                }
+                RowFault::Label { .. } => {
+                    "if the labels are on another scale, say so, as with `--label-scale 0:4`; else \
+                     correct the row, or leave such rows out with `--skip-bad-rows`"
                         .into()
                 }
                 RowFault::TooLong { .. } => {
@@ -263,6 +349,30 @@ impl Hint for ReadError {
             }),
             ReadError::Open { .. } | ReadError::Read { .. } | ReadError::AllSkipped { .. } => None,
         }
+    }
+}
+
+/// What to do with a name whose ending is unknown.
+fn unknown_format(path: &Path) -> String {
+    let ending = path.extension().map(|ending| ending.to_string_lossy().to_lowercase());
+    let name = path.display();
+    let unpack = |command: &str| format!("decompress it first: `{command} {name}`");
+    match ending.as_deref() {
+        Some("br") => unpack("brotli -d"),
+        Some("zst") => unpack("unzstd"),
+        Some("bz2") => unpack("bunzip2"),
+        Some("xz") => unpack("unxz"),
+        Some("zip") => unpack("unzip"),
+        Some("xls" | "xlsx" | "ods") => {
+            "save it there as csv in UTF-8; known endings are `.csv`, `.tsv`, `.jsonl`, `.json`, \
+             `.txt` (each also with `.gz`) and `.parquet`"
+                .into()
+        }
+        _ => format!(
+            "known endings are `.csv`, `.tsv`, `.jsonl`, `.json`, `.txt` (each also with `.gz`) and \
+             `.parquet`; with another say what it is: `--format {}`",
+            Format::NAMES.join("|")
+        ),
     }
 }
 

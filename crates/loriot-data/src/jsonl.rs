@@ -1,19 +1,20 @@
-//! jsonl: one JSON object a line. Blank lines are skipped, and so are keys that nobody asked for.
+//! jsonl and json: one JSON object a line, or a list of objects. Blank lines are skipped, and so are
+//! keys that nobody asked for.
 //!
 //! The columns are the keys of all objects: one that a later object brings is added when it comes.
-//! Numbers keep the digits they are written with. A line over the limit is read to its end and
-//! thrown away, so that one bad line costs no memory and the next can be read.
+//! Numbers keep the digits they are written with.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
-use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::error::{Position, ReadError, RowFault};
+use crate::json_list::JsonList;
+use crate::line_input::{Line, LineInput};
 use crate::options::ReadOptions;
 use crate::table::{Cell, Record, Table};
 use crate::text_input::TextInput;
@@ -24,33 +25,53 @@ const N_TRIED: usize = 100;
 /// The most keys that an object, and all objects of a file together, may have.
 const MAX_KEYS: usize = 1 << 12;
 
+/// What the parser says of an object with more keys.
+const TOO_MANY_KEYS: &str = "too many keys";
+
 pub(crate) struct Jsonl {
     path: PathBuf,
-    input: TextInput,
-    /// The line of the next byte.
-    line: u64,
-    max_record_bytes: usize,
+    input: Input,
     /// Keys found so far.
     columns: Vec<String>,
     /// The place of each of them in `columns`.
     place_of: HashMap<String, usize>,
     wanted: Vec<String>,
     with_others: bool,
-    /// Lines read ahead to learn the columns.
-    ahead: VecDeque<(u64, Result<Vec<u8>, RowFault>)>,
+    /// Objects read ahead to learn the columns.
+    ahead: VecDeque<Line>,
+}
+
+/// What cuts a file into objects.
+enum Input {
+    Lines(LineInput),
+    List(JsonList),
 }
 
 impl Jsonl {
+    /// One object a line.
     pub(crate) fn open(
         path: &Path,
         input: TextInput,
         options: &ReadOptions,
     ) -> Result<Jsonl, ReadError> {
+        let input = Input::Lines(LineInput::new(input, options.max_record_bytes));
+        Jsonl::open_input(path, input, options)
+    }
+
+    /// A list of objects.
+    pub(crate) fn open_list(
+        path: &Path,
+        input: TextInput,
+        options: &ReadOptions,
+    ) -> Result<Jsonl, ReadError> {
+        let input = Input::List(JsonList::new(input, options.max_record_bytes));
+        Jsonl::open_input(path, input, options)
+    }
+
+    fn open_input(path: &Path, input: Input, options: &ReadOptions) -> Result<Jsonl, ReadError> {
         let mut table = Jsonl {
             path: path.to_owned(),
             input,
-            line: 1,
-            max_record_bytes: options.max_record_bytes,
             columns: Vec::new(),
             place_of: HashMap::new(),
             wanted: Vec::new(),
@@ -58,9 +79,9 @@ impl Jsonl {
             ahead: VecDeque::new(),
         };
         while table.ahead.len() < N_TRIED {
-            let Some((line, bytes)) = table.read_line()? else { break };
+            let Some((line, bytes)) = table.read_object()? else { break };
             let found = match &bytes {
-                Ok(bytes) => parse(bytes).and_then(|Object(entries)| {
+                Ok(bytes) => table.parse(line, bytes).and_then(|Object(entries)| {
                     entries.iter().try_for_each(|(key, _)| table.place(key).map(|_| ()))
                 }),
                 Err(fault) => Err(fault.clone()),
@@ -78,59 +99,30 @@ impl Jsonl {
         Ok(table)
     }
 
-    /// The next line that is not blank, without its line break.
-    #[expect(clippy::type_complexity, reason = "a name for it would say less")]
-    fn read_line(&mut self) -> Result<Option<(u64, Result<Vec<u8>, RowFault>)>, ReadError> {
-        loop {
-            let line = self.line;
-            let mut bytes = Vec::new();
-            let n_bytes = self.fill_line(&mut bytes).map_err(|source| ReadError::Read {
-                path: self.path.clone(),
-                at: Position::Line(line),
-                source,
-            })?;
-            if n_bytes == 0 {
-                return Ok(None);
-            }
-            let limit = self.max_record_bytes;
-            if n_bytes > limit {
-                let what = "this line".to_owned();
-                let fault = RowFault::TooLong { what, found: n_bytes, limit };
-                return Ok(Some((line, Err(fault))));
-            }
-            if !bytes.trim_ascii().is_empty() {
-                return Ok(Some((line, Ok(bytes))));
-            }
+    fn read_object(&mut self) -> Result<Option<Line>, ReadError> {
+        match &mut self.input {
+            Input::Lines(lines) => lines.next_line(&self.path),
+            Input::List(list) => list.next_element(&self.path),
         }
     }
 
-    /// Reads to the next line break and gives the number of bytes; keeps at most the limit.
-    fn fill_line(&mut self, kept: &mut Vec<u8>) -> io::Result<usize> {
-        let mut n_bytes = 0;
-        loop {
-            let input = self.input.fill_buf()?;
-            let line_break = input.iter().position(|byte| *byte == b'\n');
-            let n_taken = line_break.map_or(input.len(), |place| place + 1);
-            let n_kept = n_taken.min(self.max_record_bytes.saturating_sub(kept.len()));
-            kept.extend_from_slice(&input[..n_kept]);
-            n_bytes += n_taken;
-            self.input.consume(n_taken);
-            if line_break.is_some() {
-                self.line += 1;
-            }
-            if line_break.is_some() || n_taken == 0 {
-                return Ok(n_bytes);
-            }
-        }
+    /// The entries of the object that begins on this line.
+    fn parse<'a>(&self, line: u64, bytes: &'a [u8]) -> Result<Object<'a>, RowFault> {
+        let text = std::str::from_utf8(bytes)
+            .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })?;
+        serde_json::from_str(text).map_err(|error| match &self.input {
+            Input::Lines(_) => json_fault(&error, None),
+            Input::List(_) => json_fault(&error, Some(line)),
+        })
     }
 
     fn record(&mut self, line: u64, bytes: &[u8]) -> Result<Record, RowFault> {
-        let Object(entries) = parse(bytes)?;
+        let Object(entries) = self.parse(line, bytes)?;
         let mut wanted = vec![Cell::Null; self.wanted.len()];
         let mut others = Vec::new();
         for (key, value) in entries {
             let is_wanted = |name: &String| *name == key;
-            let cell = || Cell::from_json(value.get()).map_err(|error| json_fault(&error));
+            let cell = || Cell::from_json(value.get()).map_err(|error| json_fault(&error, None));
             if self.wanted.iter().any(is_wanted) {
                 let places = wanted.iter_mut().zip(&self.wanted);
                 for (place, _) in places.filter(|(_, name)| is_wanted(name)) {
@@ -180,7 +172,7 @@ impl Table for Jsonl {
     fn next_record(&mut self) -> Option<Result<Record, ReadError>> {
         let (line, bytes) = match self.ahead.pop_front() {
             Some(ahead) => ahead,
-            None => match self.read_line() {
+            None => match self.read_object() {
                 Ok(next) => next?,
                 Err(error) => return Some(Err(error)),
             },
@@ -207,8 +199,7 @@ impl<'de> Deserialize<'de> for Object<'de> {
                 let mut entries: Vec<(Cow<'de, str>, &RawValue)> = Vec::new();
                 while let Some((Key(key), value)) = map.next_entry()? {
                     if entries.len() == MAX_KEYS {
-                        let limit = format!("more than {MAX_KEYS} keys");
-                        return Err(serde::de::Error::custom(limit));
+                        return Err(serde::de::Error::custom(TOO_MANY_KEYS));
                     }
                     if entries.iter().any(|(other, _)| *other == key) {
                         return Err(serde::de::Error::custom(format!("key `{key}` stands twice")));
@@ -226,20 +217,23 @@ impl<'de> Deserialize<'de> for Object<'de> {
 #[derive(serde::Deserialize)]
 struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
 
-fn parse(bytes: &[u8]) -> Result<Object<'_>, RowFault> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| RowFault::Utf8 { byte: bytes[error.valid_up_to()] })?;
-    serde_json::from_str(text).map_err(|error| json_fault(&error))
-}
-
 /// The parser's words, with the column but without its "line 1", which is never the file's line.
-fn json_fault(error: &serde_json::Error) -> RowFault {
+/// An object of a list may have several lines, of which `first` is the number of the first: then the
+/// line is told instead.
+fn json_fault(error: &serde_json::Error, first: Option<u64>) -> RowFault {
     let mut reason = error.to_string();
+    if reason.starts_with(TOO_MANY_KEYS) {
+        return RowFault::TooManyKeys { limit: MAX_KEYS };
+    }
     if let Some(end) = reason.rfind(" at line ") {
         reason.truncate(end);
     }
-    if error.column() > 0 {
-        reason += &format!(" at column {}", error.column());
+    match first {
+        Some(first) if error.line() > 1 => {
+            reason += &format!(" at line {}", first + error.line() as u64 - 1);
+        }
+        None if error.column() > 0 => reason += &format!(" at column {}", error.column()),
+        _ => {}
     }
     RowFault::Json { reason }
 }

@@ -21,7 +21,7 @@ use crate::guard::guard_parquet;
 use crate::table::{Cell, Record, Table, places_of_others};
 
 /// Rows decoded at a time: texts may be long, and memory is meant to stay small.
-const BATCH_ROWS: usize = 128;
+const BATCH_ROWS: usize = 32;
 
 pub(crate) struct Parquet<R: ChunkReader> {
     path: PathBuf,

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use crate::error::{ReadError, RowFault};
+use crate::error::{Position, ReadError, RowFault};
 use crate::options::ReadOptions;
-use crate::source::Source;
+use crate::source::{Format, Opened, Source};
 use crate::table::{Cell, Record, Table};
 
 /// How many messages of skipped rows are kept.
@@ -19,22 +19,55 @@ pub struct SkippedRows {
     pub first: Vec<String>,
 }
 
+impl SkippedRows {
+    pub(crate) fn add(&mut self, error: &ReadError) {
+        self.count += 1;
+        if self.first.len() < N_MESSAGES {
+            self.first.push(error.to_string());
+        }
+    }
+}
+
 /// A column that a kind of row has.
 #[derive(Clone, Debug)]
 pub(crate) struct Wanted {
     pub(crate) ours: String,
-    /// Must be in every file; otherwise only if an option named it.
-    pub(crate) required: bool,
+    pub(crate) need: Need,
+}
+
+/// Who must have a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Every file, and every row a value of it.
+    Row,
+    /// Every file, because the text template names it; a row may have no value.
+    Template,
+    /// A file only if an option named it.
+    Optional,
 }
 
 impl Wanted {
     pub(crate) fn required(ours: &str) -> Wanted {
-        Wanted { ours: ours.to_owned(), required: true }
+        Wanted { ours: ours.to_owned(), need: Need::Row }
     }
 
     pub(crate) fn optional(ours: &str) -> Wanted {
-        Wanted { ours: ours.to_owned(), required: false }
+        Wanted { ours: ours.to_owned(), need: Need::Optional }
     }
+
+    pub(crate) fn in_template(ours: &str) -> Wanted {
+        Wanted { ours: ours.to_owned(), need: Need::Template }
+    }
+}
+
+/// How a kind of row is read.
+pub(crate) struct Kind<T> {
+    /// The columns whose cells [`Fields`] has, in this order.
+    pub(crate) wanted: Vec<Wanted>,
+    /// Columns that must be there as well, but are delivered among the others.
+    pub(crate) also: Vec<Wanted>,
+    pub(crate) with_others: bool,
+    pub(crate) convert: Convert<T>,
 }
 
 /// The columns of all files that no kind of row asks for, in the order in which they were found.
@@ -67,21 +100,29 @@ pub(crate) struct Fields<'a> {
     pub(crate) others: Vec<(u32, Cell)>,
     pub(crate) line: u64,
     pub(crate) file_idx: usize,
+    pub(crate) options: &'a ReadOptions,
+    /// To be set where a label is a letter of ESCI.
+    pub(crate) has_letters: &'a mut bool,
 }
 
 /// Makes a typed row, or says what is wrong with it.
-type Convert<T> = fn(Fields<'_>) -> Result<T, RowFault>;
+pub(crate) type Convert<T> = fn(Fields<'_>) -> Result<T, RowFault>;
 
 /// The rows of all files in order. Ends after the first error; see [`ReadOptions::skip_bad_rows`].
 pub struct Rows<T> {
     sources: Vec<Source>,
     options: ReadOptions,
-    convert: Convert<T>,
-    wanted: Vec<Wanted>,
+    kind: Kind<T>,
     /// What the files call the wanted columns.
     names: Vec<String>,
-    with_others: bool,
     others: OtherColumns,
+    /// Of each file whether it is parquet.
+    is_parquet: Vec<bool>,
+    /// Open tables of files after the first that can be opened only once: stdin, pipes.
+    once: HashMap<usize, Box<dyn Table>>,
+    /// What was assumed about the files.
+    notes: Vec<String>,
+    has_letters: bool,
     /// The file that is read, or comes next where `table` is empty.
     file_idx: usize,
     table: Option<Box<dyn Table>>,
@@ -98,18 +139,18 @@ impl<T> Rows<T> {
     pub(crate) fn open(
         sources: Vec<Source>,
         options: &ReadOptions,
-        wanted: Vec<Wanted>,
-        with_others: bool,
-        convert: Convert<T>,
+        kind: Kind<T>,
     ) -> Result<Rows<T>, ReadError> {
         let theirs = |wanted: &Wanted| options.columns.in_file(&wanted.ours).to_owned();
         let mut rows = Rows {
             options: options.clone(),
-            convert,
-            names: wanted.iter().map(theirs).collect(),
-            wanted,
-            with_others,
+            names: kind.wanted.iter().map(theirs).collect(),
+            kind,
             others: OtherColumns::default(),
+            is_parquet: Vec::new(),
+            once: HashMap::new(),
+            notes: Vec::new(),
+            has_letters: false,
             file_idx: 0,
             table: None,
             places: Vec::new(),
@@ -119,20 +160,50 @@ impl<T> Rows<T> {
             sources,
         };
         for (file_idx, source) in rows.sources.iter().enumerate() {
-            let mut table = source.open(options)?;
-            check_columns(source, table.columns(), table.may_grow(), options, &rows.wanted)?;
-            if with_others {
+            let opened = source.open(options, &rows.needed())?;
+            let Opened { mut table, format, note } = opened;
+            rows.is_parquet.push(format == Format::Parquet);
+            rows.notes.extend(note);
+            rows.check_columns(source, table.as_ref(), table.may_grow())?;
+            if rows.kind.with_others {
                 let others = table.columns().iter().filter(|name| !rows.names.contains(name));
                 others.for_each(|name| {
                     rows.others.place(name);
                 });
             }
             if file_idx == 0 {
-                table.select(&rows.names, with_others)?;
+                table.select(&rows.names, rows.kind.with_others)?;
                 rows.table = Some(table);
+            } else if !source.can_reopen() {
+                table.select(&rows.names, rows.kind.with_others)?;
+                rows.once.insert(file_idx, table);
             }
         }
         Ok(rows)
+    }
+
+    /// What the files call the columns that every row needs.
+    fn needed(&self) -> Vec<&str> {
+        let columns = self.kind.wanted.iter().zip(&self.names);
+        columns.filter(|(wanted, _)| wanted.need == Need::Row).map(|(_, name)| &**name).collect()
+    }
+
+    /// What was assumed about the files and their names do not say, as sentences.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
+    /// Whether a label so far was a letter of ESCI.
+    pub(crate) fn has_letters(&self) -> bool {
+        self.has_letters
+    }
+
+    /// The error of a row that was delivered.
+    pub(crate) fn row_error(&self, file_idx: usize, line: u64, fault: RowFault) -> ReadError {
+        let path = self.sources[file_idx].path().to_owned();
+        let is_parquet = self.is_parquet[file_idx];
+        let at = if is_parquet { Position::Row(line) } else { Position::Line(line) };
+        ReadError::Row { path, at, fault }
     }
 
     /// The names of a catalogue's other columns, those of all files in the order in which they were
@@ -158,17 +229,23 @@ impl<T> Rows<T> {
         while let Some(source) = self.sources.get(self.file_idx) {
             let table = match &mut self.table {
                 Some(table) => table,
-                None => match open_selected(source, &self.options, &self.names, self.with_others) {
-                    Ok(table) => self.table.insert(table),
-                    Err(error) => return Some(Err(error)),
-                },
+                None => {
+                    let table = match self.once.remove(&self.file_idx) {
+                        Some(table) => Ok(table),
+                        None => self.reopen(source),
+                    };
+                    match table {
+                        Ok(table) => self.table.insert(table),
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
             };
             if let Some(record) = table.next_record() {
                 return Some(record);
             }
             // Now all columns have been seen.
-            let found = check_columns(source, table.columns(), false, &self.options, &self.wanted);
-            self.table = None;
+            let table = self.table.take();
+            let found = table.map_or(Ok(()), |table| self.check_columns(source, &*table, false));
             self.places.clear();
             self.file_idx += 1;
             // A file without a column is one without a row, which is told of all files together.
@@ -183,7 +260,7 @@ impl<T> Rows<T> {
     fn learn_columns(&mut self) {
         let Some(table) = &self.table else { return };
         for name in &table.columns()[self.places.len()..] {
-            let is_other = self.with_others && !self.names.contains(name);
+            let is_other = self.kind.with_others && !self.names.contains(name);
             self.places.push(is_other.then(|| self.others.place(name)));
         }
     }
@@ -205,7 +282,15 @@ impl<T> Rows<T> {
             let others = others.into_iter();
             let others = others.filter_map(|(column, cell)| Some((self.places[column]?, cell)));
             let (others, file_idx) = (others.collect(), self.file_idx);
-            (self.convert)(Fields { names, cells, others, line: at.number(), file_idx })
+            (self.kind.convert)(Fields {
+                names,
+                cells,
+                others,
+                line: at.number(),
+                file_idx,
+                options: &self.options,
+                has_letters: &mut self.has_letters,
+            })
         });
         let path = || self.sources[self.file_idx].path().to_owned();
         row.map_err(|fault| ReadError::Row { path: path(), at, fault })
@@ -215,15 +300,64 @@ impl<T> Rows<T> {
     fn no_rows(&self) -> Option<ReadError> {
         let path = self.sources.first()?.path().to_owned();
         let n_more = self.sources.len() - 1;
-        Some(match self.skipped.first.first() {
-            None => ReadError::Empty { path, n_more },
-            Some(first) => ReadError::AllSkipped {
-                path,
-                n_more,
-                n_skipped: self.skipped.count,
-                first: first.clone(),
-            },
+        Some(match self.skipped.count {
+            0 => ReadError::Empty { path, n_more },
+            _ => self.all_skipped(&self.skipped),
         })
+    }
+
+    /// The error where every row was left out.
+    pub(crate) fn all_skipped(&self, skipped: &SkippedRows) -> ReadError {
+        ReadError::AllSkipped {
+            path: self.sources[0].path().to_owned(),
+            n_more: self.sources.len() - 1,
+            n_skipped: skipped.count,
+            first: skipped.first.first().cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Opens a file again whose header was checked.
+    fn reopen(&self, source: &Source) -> Result<Box<dyn Table>, ReadError> {
+        let mut table = source.open(&self.options, &self.needed())?.table;
+        table.select(&self.names, self.kind.with_others)?;
+        Ok(table)
+    }
+
+    /// Whether the columns that must be there are, each once. Where columns `may_grow`, one that
+    /// only some rows need may still come; a column that each row needs is missed at the first.
+    fn check_columns(
+        &self,
+        source: &Source,
+        table: &dyn Table,
+        may_grow: bool,
+    ) -> Result<(), ReadError> {
+        let path = || source.path().to_owned();
+        let found = table.columns();
+        if found.is_empty() {
+            return Err(ReadError::Empty { path: path(), n_more: 0 });
+        }
+        for Wanted { ours, need } in self.kind.wanted.iter().chain(&self.kind.also) {
+            let theirs = self.options.columns.in_file(ours);
+            let may_come = may_grow && (*need != Need::Row || self.options.skip_bad_rows);
+            let is_needed = *need != Need::Optional || self.options.columns.is_named(ours);
+            match found.iter().filter(|column| *column == theirs).count() {
+                0 if is_needed && !may_come => {
+                    return Err(ReadError::NoColumn {
+                        path: path(),
+                        wanted: ours.clone(),
+                        in_file: theirs.to_owned(),
+                        found: found.to_vec(),
+                        in_template: *need == Need::Template,
+                    });
+                }
+                0 | 1 => {}
+                _ => {
+                    let column = theirs.to_owned();
+                    return Err(ReadError::RepeatedColumn { path: path(), column });
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -242,10 +376,7 @@ impl<T> Iterator for Rows<T> {
                     return Some(Ok(row));
                 }
                 Err(error @ ReadError::Row { .. }) if self.options.skip_bad_rows => {
-                    self.skipped.count += 1;
-                    if self.skipped.first.len() < N_MESSAGES {
-                        self.skipped.first.push(error.to_string());
-                    }
+                    self.skipped.add(&error);
                 }
                 Err(error) => {
                     self.done = true;
@@ -255,53 +386,6 @@ impl<T> Iterator for Rows<T> {
         }
         None
     }
-}
-
-fn open_selected(
-    source: &Source,
-    options: &ReadOptions,
-    wanted: &[String],
-    with_others: bool,
-) -> Result<Box<dyn Table>, ReadError> {
-    let mut table = source.open(options)?;
-    table.select(wanted, with_others)?;
-    Ok(table)
-}
-
-/// Whether the columns that must be there are, each once. Where columns `may_grow`, one that only
-/// some rows need may still come; a column that each row needs is missed at the first.
-fn check_columns(
-    source: &Source,
-    found: &[String],
-    may_grow: bool,
-    options: &ReadOptions,
-    wanted: &[Wanted],
-) -> Result<(), ReadError> {
-    let path = || source.path().to_owned();
-    if found.is_empty() {
-        return Err(ReadError::Empty { path: path(), n_more: 0 });
-    }
-    for wanted in wanted {
-        let theirs = options.columns.in_file(&wanted.ours);
-        let may_come = may_grow && (!wanted.required || options.skip_bad_rows);
-        match found.iter().filter(|column| *column == theirs).count() {
-            0 if may_come => {}
-            0 if wanted.required || options.columns.is_named(&wanted.ours) => {
-                return Err(ReadError::NoColumn {
-                    path: path(),
-                    wanted: wanted.ours.clone(),
-                    in_file: theirs.to_owned(),
-                    found: found.to_vec(),
-                });
-            }
-            0 | 1 => {}
-            _ => {
-                let column = theirs.to_owned();
-                return Err(ReadError::RepeatedColumn { path: path(), column });
-            }
-        }
-    }
-    Ok(())
 }
 
 fn check_length(cell: &Cell, name: &str, limit: usize) -> Result<(), RowFault> {

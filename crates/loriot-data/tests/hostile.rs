@@ -5,23 +5,29 @@
 use std::io::Write;
 
 use loriot_data::{
-    FileKind, Format, Pair, ReadError, ReadOptions, SkippedRows, read_pairs_from,
-    read_products_from,
+    FileKind, Format, Pair, ReadError, ReadOptions, RowFault, SkippedRows, Text, read_pairs_from,
+    read_products_from, read_texts_from,
 };
 use loriot_files::Hint;
 
 const CSV: FileKind = FileKind { format: Format::Csv, gzip: false };
 const TSV: FileKind = FileKind { format: Format::Tsv, gzip: false };
 const JSONL: FileKind = FileKind { format: Format::Jsonl, gzip: false };
+const JSON: FileKind = FileKind { format: Format::Json, gzip: false };
+const TEXT: FileKind = FileKind { format: Format::Text, gzip: false };
 const PARQUET: FileKind = FileKind { format: Format::Parquet, gzip: false };
-const KINDS: [FileKind; 7] = [
+const KINDS: [FileKind; 11] = [
     CSV,
     TSV,
     JSONL,
+    JSON,
+    TEXT,
     PARQUET,
     FileKind { gzip: true, ..CSV },
     FileKind { gzip: true, ..TSV },
     FileKind { gzip: true, ..JSONL },
+    FileKind { gzip: true, ..JSON },
+    FileKind { gzip: true, ..TEXT },
 ];
 
 const HEADER: &str = "query,product_title,relevance_label\n";
@@ -133,10 +139,10 @@ fn another_formats_bytes_under_a_wrong_name_are_recognised() {
     let utf16: Vec<u8> = csv.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let marked = [b"\xff\xfe".as_slice(), &utf16].concat();
     assert_eq!(message(CSV, marked), format!("`(memory)` is UTF-16 text, {expected}"));
-    assert_eq!(message(CSV, utf16), "`(memory)` is binary data, expected a header of column names");
+    assert_eq!(message(CSV, utf16), format!("`(memory)` is UTF-16 text, {expected}"));
     assert_eq!(
         message(CSV, ",".repeat(100_000)),
-        "`(memory)` is text without columns, expected a header of column names"
+        "`(memory)` has 100001 columns, expected at most 4096"
     );
     let error = read(PARQUET, csv.clone(), &strict()).unwrap_err();
     assert_eq!(error.to_string(), "`(memory)` cannot be read as parquet");
@@ -178,7 +184,169 @@ fn a_gzip_bomb_is_stopped_by_the_records_limit() {
     }
     let kind = FileKind { gzip: true, ..CSV };
     let error = read(kind, encoder.finish().unwrap(), &strict()).unwrap_err();
-    assert!(matches!(error, ReadError::Unclosed { line: 2, .. }), "{error}");
+    let want = "`(memory)` line 2: this record holds 268435458 bytes, expected at most 16777216";
+    assert_eq!(error.to_string(), want);
+}
+
+/// A field of 70 MB without a quote ends with its line: one bad row, and no word about quotes.
+#[test]
+fn a_long_record_without_a_quote_is_one_bad_row() {
+    let long = "x".repeat(70_000_000);
+    let csv = format!("{HEADER}a,b,1\r\na,{long},1\r\nc,d,0\n");
+    let error = read(CSV, csv.clone(), &strict()).unwrap_err();
+    let ReadError::Row { fault: RowFault::TooLong { found: 70_000_004, .. }, .. } = error else {
+        panic!("{error}")
+    };
+    assert!(error.hint().unwrap().contains("shorten it"));
+    let (rows, skipped) = read(CSV, csv, &skipping()).unwrap();
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(skipped.count, 1);
+    // As the header it stops the run.
+    let error = read(CSV, long, &skipping()).unwrap_err();
+    assert!(matches!(error, ReadError::Header { line: 1, .. }), "{error}");
+}
+
+fn texts(
+    kind: FileKind,
+    bytes: impl Into<Vec<u8>>,
+    options: &ReadOptions,
+) -> Result<(Vec<Text>, SkippedRows), ReadError> {
+    read_texts_from(bytes.into(), kind, "text", options)?.read_all()
+}
+
+#[test]
+fn a_broken_list_stops_even_where_rows_are_skipped() {
+    let good = "{\"text\": \"a [ } \\\" ,\"}";
+    let cases = [
+        (format!("[{good}"), "line 1: the list is still open where the file ends"),
+        (format!("[{good},\n"), "line 2: the list is still open where the file ends"),
+        (format!("[{good}\n{good}]"), "line 2: expected `,` or `]`, found `{`"),
+        (format!("[{good},\n]"), "line 2: expected an object, found `]`"),
+        (format!("[,{good}]"), "line 1: expected an object or `]`, found `,`"),
+        (format!("[{good}]\n[]"), "line 2: expected nothing after the list, found `[`"),
+        ("[{\"text\": \"a\n\"}]".into(), "line 1: a text is still open where the line ends"),
+        (format!("[{good}, {{\"text\": [[["), "line 1: the list is still open where the file ends"),
+        ("\n{\"text\":1}".replace('{', "7"), "line 2: expected `[`, found `7`"),
+    ];
+    for (json, reason) in cases {
+        for options in [strict(), skipping()] {
+            let error = texts(JSON, json.clone(), &options).unwrap_err();
+            assert!(matches!(error, ReadError::BrokenList { .. }), "{json}: {error}");
+            assert_eq!(error.to_string(), format!("`(memory)` {reason}"), "{json}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_element_of_a_list_is_one_bad_row_with_its_line() {
+    let json = "[\n {\"text\": \"a\"},\n {\"text\": 5},\n {\"text\":\n  oops},\n 7, \"x\",\n\n \
+                {\"text\": \"b\"}\n]\n";
+    let (rows, skipped) = texts(JSON, json, &skipping()).unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.line, row.text.as_str())).collect();
+    assert_eq!(rows, [(2, "a"), (8, "b")]);
+    assert_eq!(skipped.count, 4);
+    let said = |at: usize| skipped.first[at].as_str();
+    assert_eq!(said(0), "`(memory)` line 3: `text` is the number `5`, expected text");
+    assert!(said(1).starts_with("`(memory)` line 4: expected a JSON object: "), "{}", said(1));
+    assert!(said(1).ends_with(" at line 5"), "{}", said(1));
+    assert!(said(2).starts_with("`(memory)` line 6: expected a JSON object: "), "{}", said(2));
+
+    for empty in ["[]", " [ \n ] ", ""] {
+        assert_eq!(
+            texts(JSON, empty, &strict()).unwrap_err().to_string(),
+            "`(memory)` holds no rows"
+        );
+    }
+}
+
+/// Depth, length and digits without end: one bad row each, and no more memory than the limit.
+#[test]
+fn bombs_in_a_list_are_bad_rows() {
+    let options = ReadOptions { max_record_bytes: 1 << 20, ..skipping() };
+    let good = "{\"text\":\"a\"}";
+    let deep = format!("{{\"text\":{}{}}}", "[".repeat(400_000), "]".repeat(400_000));
+    let long = format!("{{\"text\":\"{}\"}}", "x".repeat(20 << 20));
+    let huge = format!("{{\"text\":{}}}", "9".repeat(900_000));
+    let wide: Vec<String> = (0..10_000).map(|key| format!("\"{key}\":1")).collect();
+    let wide = format!("{{{}}}", wide.join(","));
+    let json = format!("[{good},\n{deep},\n{long},\n{huge},\n{wide},\n{good}]");
+    let (rows, skipped) = texts(JSON, json, &options).unwrap();
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 6]);
+    assert_eq!(skipped.count, 4, "{:?}", skipped.first);
+    let limit = "line 3: this element holds 20971531 bytes, expected at most 1048576";
+    assert_eq!(skipped.first[1], format!("`(memory)` {limit}"));
+    assert!(
+        skipped.first[3].ends_with("this object has more than 4096 keys"),
+        "{:?}",
+        skipped.first
+    );
+    // Open without end, it is read through and refused.
+    let error = texts(JSON, "[".repeat(30 << 20), &options).unwrap_err();
+    assert!(matches!(error, ReadError::BrokenList { .. }), "{error}");
+}
+
+#[test]
+fn lines_of_text_are_limited_and_checked() {
+    let options = ReadOptions { max_record_bytes: 100, ..skipping() };
+    let mut text = format!("a\r\n\n{}\n", "x".repeat(200)).into_bytes();
+    text.extend(b"caf\xe9\n\0\nb");
+    let start = [b"title\n".as_slice(), &text].concat();
+    let (rows, skipped) = texts(TEXT, start, &options).unwrap();
+    let rows: Vec<_> = rows.iter().map(|row| (row.line, row.text.as_str())).collect();
+    assert_eq!(rows, [(1, "title"), (2, "a"), (7, "b")]);
+    assert_eq!(
+        skipped.first,
+        [
+            "`(memory)` line 4: this line holds 201 bytes, expected at most 100",
+            "`(memory)` line 5: expected UTF-8, found byte 0xe9",
+            "`(memory)` line 6: `text` is a text with a NUL character, expected text",
+        ]
+    );
+    let error = read(TEXT, "a\nb\n", &strict()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`(memory)` holds one text a line, expected the columns query, product_title, \
+         relevance_label"
+    );
+}
+
+#[test]
+fn new_formats_cut_short_in_gzip_are_errors() {
+    let list: Vec<String> = (0..5000).map(|row| format!("{{\"text\":\"title {row}\"}}")).collect();
+    let json = gzip(format!("[{}]", list.join(",\n")).as_bytes());
+    let lines: String = (0..5000).map(|row| format!("title {row}\n")).collect();
+    for (kind, whole) in [(JSON, json), (TEXT, gzip(lines.as_bytes()))] {
+        let kind = FileKind { gzip: true, ..kind };
+        assert_eq!(texts(kind, whole.clone(), &strict()).unwrap().0.len(), 5000);
+        for length in (1..whole.len()).step_by(997).chain([whole.len() - 1]) {
+            let error = texts(kind, &whole[..length], &skipping()).unwrap_err();
+            assert!(matches!(error, ReadError::Read { .. }), "{length}: {error}");
+        }
+    }
+}
+
+/// Each says what the file is and what to do.
+#[test]
+fn what_is_compressed_or_encoded_otherwise_has_its_own_remedy() {
+    let hint =
+        |kind: FileKind, bytes: &[u8]| read(kind, bytes, &skipping()).unwrap_err().hint().unwrap();
+    let utf16 =
+        |order: fn(u16) -> [u8; 2]| -> Vec<u8> { HEADER.encode_utf16().flat_map(order).collect() };
+    for kind in [CSV, JSONL, JSON, TSV] {
+        assert!(hint(kind, &gzip(b"a,b\n")).contains("`.csv.gz`"));
+        assert!(hint(kind, b"BZh91AY&SY").contains("bunzip2"));
+        assert!(hint(kind, b"\xfd7zXZ\0\0").contains("unxz"));
+        assert!(hint(kind, b"\x28\xb5\x2f\xfd\x04\0").contains("unzstd"));
+        let marked = [b"\xff\xfe".as_slice(), &utf16(u16::to_le_bytes)].concat();
+        assert!(hint(kind, &marked).contains("iconv -f UTF-16 -t UTF-8"));
+        assert!(hint(kind, &utf16(u16::to_le_bytes)).contains("iconv -f UTF-16LE -t UTF-8"));
+        assert!(hint(kind, &utf16(u16::to_be_bytes)).contains("iconv -f UTF-16BE -t UTF-8"));
+        assert!(hint(kind, b"\x8b\x02\x80query,product\x03").contains("Brotli"));
+    }
+    // A header cannot be skipped, so that nothing says so.
+    let header = hint(CSV, b"qu\xe9ry,product_title\na,b\n");
+    assert_eq!(header, "convert the file, as with `iconv -f LATIN1 -t UTF-8`");
+    assert!(!hint(CSV, ",".repeat(50_000).as_bytes()).contains("ending"));
 }
 
 #[test]
@@ -239,9 +407,10 @@ fn noise_is_never_a_panic() {
         for kind in KINDS {
             let bytes = if kind.gzip && round % 2 == 0 { gzip(&bytes) } else { bytes.clone() };
             let _ = read(kind, bytes.clone(), &skipping());
-            if let Ok(products) = read_products_from(bytes, kind, &skipping()) {
+            if let Ok(products) = read_products_from(bytes.clone(), kind, &skipping()) {
                 products.for_each(drop);
             }
+            let _ = texts(kind, bytes, &skipping());
         }
     }
 }

@@ -166,6 +166,9 @@ pub struct EncoderRecord {
     /// embedded in another. `None` in old catalogues, which are all f32.
     #[serde(default)]
     pub precision: Option<String>,
+    /// What the products' texts are made of, where that is more than one column.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub text_template: Option<String>,
 }
 
 /// How a catalogue is searched.
@@ -203,11 +206,25 @@ impl EncoderRecord {
             query_prompt: encoder.prompts().query.clone(),
             document_prompt: encoder.prompts().document.clone(),
             precision: Some(encoder.precision().to_string()),
+            text_template: None,
         }
+    }
+
+    /// The same of products whose texts are made by `text_template`.
+    pub fn with_text_template(self, text_template: Option<String>) -> EncoderRecord {
+        EncoderRecord { text_template, ..self }
     }
 
     /// The first difference from `expected` that changes a product's vector; `None` without one.
     pub fn difference(&self, expected: &EncoderRecord) -> Option<String> {
+        if self.text_template != expected.text_template {
+            let shown = |record: &EncoderRecord| match &record.text_template {
+                Some(template) => format!("`{template}`"),
+                None => "none".to_owned(),
+            };
+            let (found, expected) = (shown(self), shown(expected));
+            return Some(format!("the text template is {found}, expected {expected}"));
+        }
         if self.identity == expected.identity {
             return None;
         }
@@ -409,6 +426,7 @@ mod tests {
             query_prompt: String::new(),
             document_prompt: String::new(),
             precision: Some("f32".into()),
+            text_template: None,
         }
     }
 
@@ -422,6 +440,11 @@ mod tests {
         // Nor is the precision, which changes them a little.
         let found = EncoderRecord { precision: Some("int8".into()), ..record() };
         assert_eq!(found.difference(&expected), None);
+
+        // The template decides which text is embedded.
+        let found = record().with_text_template(Some("{product_title} {brand}".into()));
+        let want = "the text template is `{product_title} {brand}`, expected none";
+        assert_eq!(found.difference(&expected).as_deref(), Some(want));
 
         let other = EncoderRecord { identity: "33".repeat(32), ..record() };
         let base_identity = "44".repeat(32);

@@ -1,7 +1,8 @@
 //! `products.parquet`: what is known of each product, one row per vector, version 2.
 //!
 //! ```text
-//! id              string, as given; the row's number where the input has no ids
+//! id              string, as given; the row's number, from 0, where no product has an id; where
+//!                 only some have, `row:5` for one without, which is the id of no other
 //! product_title   string
 //! …               the input's other columns: each value as JSON text, so that a number stays a
 //!                 number; null where a product has none. A name that is taken gets a `_`
@@ -32,6 +33,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, PageIndexPolicy};
 use parquet::file::properties::WriterProperties;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -78,7 +80,7 @@ pub struct ProductKey(pub u64);
 /// What is known of one product.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its id, or its row's number where the input has no ids.
+    /// Its id; where it has none, one made of its row's number (see the module).
     pub id: String,
     /// Its text.
     pub product_title: String,
@@ -169,13 +171,14 @@ impl Products {
             )]))
             .build();
         let mut parquet = ArrowWriter::try_new(writer, Arc::clone(schema), Some(properties))?;
+        let made = MadeIds::beside(&self.rows);
         let size = |row: usize| text_bytes(&self.rows[row]);
         for range in batches(self.rows.len(), limits.batch_rows, limits.batch_bytes, size) {
             let first = range.start;
             let rows = &self.rows[range];
             let id = |(at, product): (usize, &Product)| match &product.id {
                 Some(id) => id.clone(),
-                None => (first + at).to_string(),
+                None => made.of_row(first + at),
             };
             let ids = StringArray::from_iter_values(rows.iter().enumerate().map(id));
             let titles = StringArray::from_iter_values(rows.iter().map(|row| &row.product_title));
@@ -215,6 +218,38 @@ fn text_bytes(row: &Product) -> usize {
         Value::Bool(_) => 5,
     });
     row.id.as_ref().map_or(0, String::len) + row.product_title.len() + other.sum::<usize>()
+}
+
+/// Ids of products that have none of their own.
+struct MadeIds<'a> {
+    /// Whether no product has an id: then a row's number alone is one.
+    are_all: bool,
+    /// The ids of other products that look like made ones.
+    taken: HashSet<&'a str>,
+}
+
+impl MadeIds<'_> {
+    const PREFIX: &'static str = "row:";
+
+    fn beside(rows: &[Product]) -> MadeIds<'_> {
+        let ids = || rows.iter().filter_map(|product| product.id.as_deref());
+        let taken = ids().filter(|id| id.starts_with(MadeIds::PREFIX)).collect();
+        MadeIds { are_all: ids().next().is_none(), taken }
+    }
+
+    /// `row:5`, or the first of `row:5.1`, `row:5.2` … that no product has.
+    fn of_row(&self, row: usize) -> String {
+        if self.are_all {
+            return row.to_string();
+        }
+        let mut id = format!("{}{row}", MadeIds::PREFIX);
+        let mut n_tried = 0;
+        while self.taken.contains(id.as_str()) {
+            n_tried += 1;
+            id = format!("{}{row}.{n_tried}", MadeIds::PREFIX);
+        }
+        id
+    }
 }
 
 /// An open `products.parquet`.
@@ -398,7 +433,7 @@ mod tests {
         let titles: Vec<&str> = records.iter().map(|record| &*record.product_title).collect();
         let want = ["kettle, 32770 l", "kettle, 0 l", "kettle, 300 l", "kettle, 0 l"];
         assert_eq!(titles[..4], want);
-        assert_eq!((&*records[0].id, &*records[4].id), ("sku-32770", "16385"));
+        assert_eq!((&*records[0].id, &*records[4].id), ("sku-32770", "row:16385"));
         let number = Value::Number("0.50".into());
         let want = [("colour".to_owned(), text("red")), ("id_".to_owned(), number)];
         assert_eq!(records[1].fields, want, "each value with its type and digits");
@@ -434,9 +469,34 @@ mod tests {
         assert!(groups.iter().all(|group| group.num_rows() <= 22), "{groups:?}");
         let all: Vec<Row> = (0..50).map(Row).collect();
         let records = file.records(&all).unwrap();
-        assert_eq!((&*records[48].id, &*records[49].id), ("sku-48", "49"));
+        assert_eq!((&*records[48].id, &*records[49].id), ("sku-48", "row:49"));
         let titles = |at: usize| (&records[at].product_title, &products.rows[at].product_title);
         assert!((0..50).map(titles).all(|(found, wanted)| found == wanted));
+    }
+
+    #[test]
+    fn an_id_that_is_made_is_the_id_of_no_other_product() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("products.parquet");
+        let ids = |given: &[Option<&str>]| -> Vec<String> {
+            let product = |id: &Option<&str>| Product {
+                id: id.map(str::to_owned),
+                product_title: "kettle".into(),
+                other: Vec::new(),
+                line: 1,
+                file_idx: 0,
+            };
+            let rows = given.iter().map(product).collect();
+            Products { rows, other_columns: Vec::new() }.write(&path).unwrap();
+            let all: Vec<Row> = (0..given.len()).map(|row| Row(row as u32)).collect();
+            let file = ProductFile::open(&path, given.len()).unwrap();
+            file.records(&all).unwrap().into_iter().map(|record| record.id).collect()
+        };
+        assert_eq!(ids(&[None, Some("0"), None, Some("2")]), ["row:0", "0", "row:2", "2"]);
+        let given = [None, Some("row:0"), Some("row:0.1"), Some("row:0.2"), None];
+        assert_eq!(ids(&given), ["row:0.3", "row:0", "row:0.1", "row:0.2", "row:4"]);
+        // Where no product has an id, the number says which row it is and nothing else does.
+        assert_eq!(ids(&[None, None]), ["0", "1"]);
     }
 
     #[test]

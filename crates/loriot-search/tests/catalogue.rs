@@ -55,6 +55,7 @@ fn encoder() -> EncoderRecord {
         query_prompt: String::new(),
         document_prompt: String::new(),
         precision: Some("f32".into()),
+        text_template: None,
     }
 }
 

@@ -359,3 +359,61 @@ fn wrong_usage_is_told_before_any_work() {
     dir.loriot(no_title).refused(1, "`product_title`", "--column product_title=");
     assert!(!dir.path("x").exists() && !dir.path("x.partial").exists());
 }
+
+#[test]
+fn ids_never_collide_and_a_new_title_under_an_old_id_is_said() {
+    let dir = Dir::with_rows(8);
+    let products = r#"{"id":"","product_title":"Red kettle"}
+{"id":0,"product_title":"Blue mug"}
+{"id":"","product_title":"Tin lamp"}
+{"id":2,"product_title":"Oak chair"}
+{"id":2,"product_title":"Pine table"}
+"#;
+    dir.write("products.jsonl", products);
+    let index = "index --model MODEL --input products.jsonl --output shop --json";
+    let built = dir.loriot(index).ok();
+    assert_eq!(built.json()["n_repeated_with_another_title"], json!(1));
+    let said = "  `products.jsonl` line 5: id `2` is `Pine table`; kept is `Oak chair` of \
+                `products.jsonl` line 4";
+    assert!(built.stderr.contains(said), "{}", built.stderr);
+    let found = search(&dir, "search shop --json", "Red kettle").ok().json();
+    let found = found["results"].as_array().unwrap();
+    let mut ids: Vec<_> = found.iter().map(|found| found["id"].as_str().unwrap()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, ["0", "2", "row:0", "row:2"]);
+}
+
+#[test]
+fn a_template_is_embedded_and_the_title_is_shown() {
+    let dir = Dir::with_rows(8);
+    dir.write("a.csv", "product_title;brand\nRed kettle;Acme\nBlue mug;\n");
+    let index = "index --model MODEL --input a.csv --output shop --text-template";
+    let mut command = dir.command(index);
+    let built = finished(command.arg("{brand} {product_title}").output().unwrap()).ok();
+    assert!(built.stderr.contains("has `;` and no `,`"), "{}", built.stderr);
+    let manifest = std::fs::read_to_string(dir.path("shop/catalogue.json")).unwrap();
+    let manifest: serde_json::Value = serde_json::from_str(&manifest).unwrap();
+    assert_eq!(manifest["encoder"]["text_template"], "{brand} {product_title}");
+    let first = |query: &str| {
+        let found = search(&dir, "search shop -k 1 --json", query).ok().json();
+        let first = &found["results"][0];
+        assert!((first["score"].as_f64().unwrap() - 1.0).abs() < 1e-5, "{first}");
+        first["product_title"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(first("Acme Red kettle"), "Red kettle");
+    assert_eq!(first("Blue mug"), "Blue mug");
+}
+
+#[test]
+fn stdin_is_an_input_once() {
+    let dir = Dir::with_rows(8);
+    let index = "index --model MODEL --input - --output shop";
+    let titles = search_lines(&dir, &format!("{index} --format txt"), b"Red kettle\n\nBlue mug\n");
+    assert!(titles.ok().stderr.contains("Indexed 2 products"));
+    let list = br#"[{"product_title":"Red kettle"}]"#;
+    let listed = search_lines(&dir, &index.replace("shop", "list"), list).ok();
+    assert!(listed.stderr.contains("Indexed 1 products"), "{}", listed.stderr);
+    let twice = "train --model MODEL --train - --eval - --output run";
+    let rows = b"query,product_title,relevance_label\na,b,1\na,c,0\n";
+    search_lines(&dir, twice, rows).refused(1, "`-` is named twice", "as a file");
+}

@@ -233,6 +233,34 @@ fn bad_rows_are_named_and_leave_nothing_behind() {
     assert!(done.stderr.contains("rows left out: 1"), "{}", done.stderr);
 }
 
+#[test]
+fn a_run_reads_both_files_on_the_training_rows_scale() {
+    let dir = Dir::with_rows(32);
+    let rows = |labels: [u8; 4]| -> String {
+        let row = |(row, label): (usize, &u8)| format!("query {},title {row},{label}\n", row % 2);
+        let rows: String = labels.iter().enumerate().map(row).collect();
+        format!("query,product_title,relevance_label\n{rows}")
+    };
+    dir.write("train.csv", rows([1, 2, 3, 3]));
+    dir.write("eval.csv", rows([2, 1, 3, 1]));
+    let done = dir.loriot(TRAIN).ok();
+    let said = "labels run from 1 to 3: read as 0 to 1 (`--label-scale 1:3`)";
+    assert_eq!(done.stderr.matches(said).count(), 1, "{}", done.stderr);
+    let done = dir.loriot("eval --model MODEL --data eval.csv --skip-bad-rows --bootstrap 0").ok();
+    assert!(done.stderr.contains(said) && !done.stderr.contains("left out"), "{}", done.stderr);
+    assert!(done.stdout.starts_with("4 rows, 1 positive"), "{}", done.stdout);
+    // What the training rows do not have is no label of the evaluation's either.
+    dir.write("eval.csv", rows([2, 1, 3, 5]));
+    let refused = dir.loriot(&TRAIN.replace("--output run", "--output other"));
+    refused.refused(
+        1,
+        "`eval.csv` line 5: `relevance_label` is `5`, expected a number from 1 to 3",
+        "",
+    );
+    let bad = dir.loriot("eval --model MODEL --data eval.csv --label-scale 3:1");
+    bad.refused(2, "expected two numbers, the lower first", "");
+}
+
 /// The safetensors file with another first element of the embeddings' bias.
 fn with_first_bias(file: &[u8], value: f32) -> Vec<u8> {
     let header_end = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;

@@ -5,7 +5,10 @@ use crate::report::StdoutError;
 use crate::visible;
 use anyhow::Context;
 use clap::Args;
-use loriot_data::{ColumnName, Columns, ReadOptions, SkippedRows};
+use loriot_data::{
+    ColumnName, Columns, Format, Judged, LabelScale, ReadOptions, Rows, SkippedRows, TextTemplate,
+    read_judged,
+};
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::Adapter;
 use loriot_encoder::encoder::{Encoder, EncoderOptions, OpenError};
@@ -13,7 +16,7 @@ use loriot_encoder::folder::Settings;
 use loriot_encoder::hub;
 use loriot_kernels::Isa;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Which encoder, and how it reads text.
 #[derive(Clone, Debug, Args)]
@@ -153,9 +156,28 @@ pub struct RowOptions {
     /// query, product_title, relevance_label, id and grade that has another name in the file
     #[arg(long = "column", value_name = "NAME=FILE_NAME")]
     pub columns: Vec<ColumnName>,
+    /// Text of a product made of several columns, such as `{product_title} {brand}`: our names of
+    /// columns or the file's. A value that is missing gives nothing; `{{` and `}}` are braces
+    #[arg(long, value_name = "TEMPLATE")]
+    pub text_template: Option<TextTemplate>,
+    /// What the files are, whatever their names say: csv, tsv, jsonl, json, txt or parquet. Without
+    /// it stdin (`-`) is told by its first byte: `{` jsonl, `[` json, else csv
+    #[arg(long, value_name = "NAME")]
+    pub format: Option<Format>,
     /// Leave out rows that cannot be read, and count them, instead of stopping at the first
     #[arg(long)]
     pub skip_bad_rows: bool,
+}
+
+/// How labels of judged rows are read.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Rows")]
+pub struct LabelOptions {
+    /// Lowest and highest label, such as `1:3`: labels, and grades, are read as 0 to 1. Without it
+    /// labels are 0 to 1, or E, S, C and I of ESCI (1, 0.1, 0.01 and 0); if they plainly run over
+    /// another range from 0 up, that is taken and said
+    #[arg(long, value_name = "LOW:HIGH", allow_hyphen_values = true)]
+    pub label_scale: Option<LabelScale>,
 }
 
 impl RowOptions {
@@ -164,9 +186,36 @@ impl RowOptions {
         Ok(ReadOptions {
             columns: Columns::new(self.columns.iter().cloned())?,
             skip_bad_rows: self.skip_bad_rows,
+            text_template: self.text_template.clone(),
+            format: self.format,
             ..ReadOptions::default()
         })
     }
+
+    /// All judged rows of `paths`, after telling the user what was assumed and what was left out.
+    pub fn read_judged(
+        &self,
+        paths: &[PathBuf],
+        label_scale: Option<LabelScale>,
+        grade_scale: Option<LabelScale>,
+    ) -> anyhow::Result<Judged> {
+        let options = ReadOptions { label_scale, grade_scale, ..self.read_options()? };
+        let judged = read_judged(paths, &options)?;
+        judged.notes.iter().for_each(|note| message!("note: {note}"));
+        if judged.is_found {
+            let (low, high) = (judged.scale.low(), judged.scale.high());
+            message!(
+                "note: labels run from {low} to {high}: read as 0 to 1 (`--label-scale {low}:{high}`)"
+            );
+        }
+        report_skipped(&judged.skipped);
+        Ok(judged)
+    }
+}
+
+/// Tells the user what was assumed about the files.
+pub fn report_notes<T>(rows: &Rows<T>) {
+    rows.notes().iter().for_each(|note| message!("note: {note}"));
 }
 
 /// Parses a threshold, which NaN or infinity cannot be.

@@ -23,17 +23,21 @@ Examples:
   loriot embed --model all-MiniLM-L6-v2 --input products.csv --output vectors.npy
   loriot embed --model run --input log.parquet --text-column query \\
     --as-queries --output q.parquet
+  zcat titles.txt.gz | loriot embed --model run --input - --format txt --output v.npy
 
-Vectors come in the order of the rows, one for each; equal texts are embedded once. An interrupted
-run (Ctrl-C) leaves `OUTPUT.partial` behind, and the same command goes on from there.")]
+Vectors come in the order of the rows, one for each; blank lines are no rows, and equal
+texts are embedded once. An interrupted run (Ctrl-C) leaves `OUTPUT.partial` behind, and the
+same command goes on from there.")]
 pub struct EmbedArgs {
     #[command(flatten)]
     model: ModelOptions,
-    /// Rows to embed: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    /// Rows to embed: `.csv`, `.tsv`, `.jsonl`, `.json`, `.txt` (one text a line; all also gzipped) or
+    /// `.parquet`; `-` is stdin
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
     input: Vec<PathBuf>,
     /// Column to embed
     #[arg(long, value_name = "NAME", default_value = "product_title", help_heading = "Rows")]
+    #[arg(conflicts_with = "text_template")]
     text_column: String,
     #[command(flatten)]
     rows: RowOptions,
@@ -63,6 +67,7 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
         return Err(OutputError::Exists { path: args.output }.into());
     }
     let mut rows = read_texts(&args.input, &args.text_column, &args.rows.read_options()?)?;
+    common::report_notes(&rows);
     let (mut texts, mut ids) = (Vec::new(), Vec::new());
     for row in rows.by_ref() {
         let row = row?;
@@ -81,7 +86,11 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
     if !args.overwrite && args.output.exists() {
         return Err(OutputError::Exists { path: args.output }.into()); // Somebody was quicker.
     }
-    let labels = Labels { text_column: &args.text_column, texts: &texts, ids: &ids };
+    let text_column = match args.rows.text_template {
+        Some(_) => "text",
+        None => args.text_column.as_str(),
+    };
+    let labels = Labels { text_column, texts: &texts, ids: &ids };
     write_vectors(&args.output, format, &embedded, labels)?;
     let (n, dim) = (embedded.len(), embedded.dim());
     embedded.discard_partial()?;

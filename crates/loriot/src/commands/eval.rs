@@ -1,10 +1,10 @@
 //! `loriot eval`: how well a model ranks judged pairs, beside its base and beside chance.
 
-use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
+use super::common::{self, LabelOptions, ModelOptions, PrecisionOption, RowOptions};
 use crate::message::message;
 use crate::progress::Progress;
 use crate::table;
-use loriot_data::{Pair, read_pairs};
+use loriot_data::Pair;
 use loriot_encoder::encoder::{Encoder, Reading};
 use loriot_eval::{
     Comparison, Difference, Interval, Judged, Measured, Options, Report, compare, evaluate,
@@ -35,11 +35,13 @@ query's words that are in the title: a useful model ranks better than that.")]
 pub struct EvalArgs {
     #[command(flatten)]
     model: ModelOptions,
-    /// Judged rows: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    /// Judged rows: `.csv`, `.tsv`, `.jsonl`, `.json` (also gzipped) or `.parquet`; `-` is stdin
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
     data: Vec<PathBuf>,
     #[command(flatten)]
     rows: RowOptions,
+    #[command(flatten)]
+    labels: LabelOptions,
     #[command(flatten)]
     arithmetic: PrecisionOption,
     /// Rows with a label above T count as positive
@@ -65,8 +67,8 @@ pub struct EvalArgs {
 
 /// Runs `loriot eval`.
 pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
-    let (pairs, skipped) = read_pairs(&args.data, &args.rows.read_options()?)?.read_all()?;
-    common::report_skipped(&skipped);
+    let scale = args.labels.label_scale;
+    let pairs = args.rows.read_judged(&args.data, scale, scale)?.pairs;
     let labels: Vec<f32> = pairs.iter().map(|pair| pair.relevance_label).collect();
     check_classes(&labels, args.positive_threshold)?;
 

@@ -6,7 +6,7 @@ use super::output::check_no_input;
 use crate::interrupt;
 use crate::message::message;
 use crate::progress::{Progress, seconds};
-use loriot_data::{ColumnName, Deduplicate, read_products};
+use loriot_data::{ColumnName, Conflict, Deduplicate, read_products};
 use loriot_encoder::Side;
 use loriot_files::{OutputError, OutputLock, is_absent};
 use loriot_index::HnswConfig;
@@ -34,10 +34,12 @@ with their types, and shown by `loriot search --json`. An interrupted run (Ctrl-
 pub struct IndexArgs {
     #[command(flatten)]
     model: ModelOptions,
-    /// Products to index: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    /// Products to index: `.csv`, `.tsv`, `.jsonl`, `.json`, `.txt` (one title a line; all also gzipped)
+    /// or `.parquet`; `-` is stdin
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
     input: Vec<PathBuf>,
-    /// Column to embed; the same as `--column product_title=NAME`
+    /// Column to show and to embed; the same as `--column product_title=NAME`. With
+    /// `--text-template` the template's text is embedded and this column shown
     #[arg(long, value_name = "NAME", help_heading = "Rows")]
     text_column: Option<String>,
     #[command(flatten)]
@@ -88,8 +90,12 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     if let Some(theirs) = args.text_column.take() {
         args.rows.columns.push(ColumnName { ours: "product_title", theirs });
     }
-    let (products, n_repeated) = read_catalogue(&args)?;
-    let titles: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+    let Read { products, n_repeated, n_conflicts } = read_catalogue(&args)?;
+    let templated = templated_texts(&args, &products)?;
+    let titles: Vec<&str> = match &templated {
+        Some(texts) => texts.iter().map(String::as_str).collect(),
+        None => products.rows.iter().map(|row| row.product_title.as_str()).collect(),
+    };
 
     let encoder_options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&encoder_options)?;
@@ -108,7 +114,8 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
         n_threads: args.model.reading.n_threads(),
         isa: encoder.isa(),
     };
-    let record = EncoderRecord::new(&encoder, &encoder_options);
+    let template = args.rows.text_template.as_ref().map(ToString::to_string);
+    let record = EncoderRecord::new(&encoder, &encoder_options).with_text_template(template);
     let graph = GraphProgress::default();
     let on_event = |event| graph.tell(event);
     let stop = interrupt::watch();
@@ -141,6 +148,7 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
             "output": args.output,
             "n_products": manifest.n_products,
             "n_repeated": n_repeated,
+            "n_repeated_with_another_title": n_conflicts,
             "dim": manifest.dim,
             "precision": manifest.encoder.precision,
             "index": manifest.index,
@@ -151,21 +159,82 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The products of all files, each once, and how many were left out for being there already.
-fn read_catalogue(args: &IndexArgs) -> anyhow::Result<(Products, u64)> {
+/// What was read.
+struct Read {
+    /// The products of all files, each once.
+    products: Products,
+    /// How many were left out for being there already.
+    n_repeated: u64,
+    /// How many of these had another title than the one that is kept.
+    n_conflicts: u64,
+}
+
+fn read_catalogue(args: &IndexArgs) -> anyhow::Result<Read> {
     let mut rows = read_products(&args.input, &args.rows.read_options()?)?;
+    common::report_notes(&rows);
     let mut once = Deduplicate::new();
-    let mut products = Products::default();
     for product in rows.by_ref() {
-        let product = product?;
-        if once.is_first(&product) {
-            products.rows.push(product);
-        }
+        once.push(product?);
     }
-    // Known only now: a later line of jsonl may have brought a new column.
-    products.other_columns = rows.other_columns().to_vec();
     common::report_skipped(rows.skipped());
-    Ok((products, once.n_dropped()))
+    report_conflicts(&once, &args.input);
+    let (n_repeated, n_conflicts) = (once.n_dropped(), once.n_conflicts());
+    let products = Products {
+        rows: once.into_products(),
+        // Known only now: a later line of jsonl may have brought a new column.
+        other_columns: rows.other_columns().to_vec(),
+    };
+    Ok(Read { products, n_repeated, n_conflicts })
+}
+
+/// Tells the user which products were left out although their titles are new.
+fn report_conflicts(once: &Deduplicate, files: &[PathBuf]) {
+    if once.n_conflicts() == 0 {
+        return;
+    }
+    message!(
+        "warning: products left out because their id came before, with another title: {}; the \
+         first of them:",
+        once.n_conflicts()
+    );
+    let at = |(file, line): (usize, u64)| {
+        let is_parquet = files[file].extension().is_some_and(|ending| ending == "parquet");
+        let unit = if is_parquet { "row" } else { "line" };
+        format!("`{}` {unit} {line}", files[file].display())
+    };
+    for Conflict { id, kept_title, kept_at, dropped_title, dropped_at } in once.conflicts() {
+        message!(
+            "  {}: id `{}` is `{}`; kept is `{}` of {}",
+            at(*dropped_at),
+            shortened(id),
+            shortened(dropped_title),
+            shortened(kept_title),
+            at(*kept_at)
+        );
+    }
+}
+
+/// The first 60 characters, on one line.
+fn shortened(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { ' ' } else { c };
+    let mut short: String = text.chars().take(60).map(visible).collect();
+    if text.chars().nth(60).is_some() {
+        short.push('…');
+    }
+    short
+}
+
+/// The texts that products are embedded by, where a template makes them.
+fn templated_texts(args: &IndexArgs, products: &Products) -> anyhow::Result<Option<Vec<String>>> {
+    let Some(template) = &args.rows.text_template else { return Ok(None) };
+    let columns = args.rows.read_options()?.columns;
+    let of = template.of_products(&columns, &products.other_columns);
+    let texts: Vec<String> = products.rows.iter().map(|product| of.text(product)).collect();
+    let n_empty = texts.iter().filter(|text| text.is_empty()).count();
+    if n_empty > 0 {
+        message!("warning: products without a value in any column of `{template}`: {n_empty}");
+    }
+    Ok(Some(texts))
 }
 
 fn described(manifest: &Manifest) -> String {

@@ -102,7 +102,10 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
             args.catalogue.display()
         ),
     })?;
-    catalogue.check_encoder(&EncoderRecord::new(&encoder, &encoder_options))?;
+    // A query is one text: the template is the products' alone.
+    let template = Catalogue::manifest_of(&args.catalogue)?.encoder.text_template;
+    let record = EncoderRecord::new(&encoder, &encoder_options).with_text_template(template);
+    catalogue.check_encoder(&record)?;
 
     let search = Search { args: &args, catalogue: &catalogue, columns, encoder: &encoder };
     match &args.query {

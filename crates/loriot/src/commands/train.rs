@@ -1,12 +1,11 @@
 //! `loriot train`: judged pairs to an adapter, or to a fully fine-tuned model.
 
-use super::common::{self, ModelOptions, RowOptions};
+use super::common::{self, LabelOptions, ModelOptions, RowOptions};
 use super::train_display::{Display, print_report};
 use crate::interrupt::{self, Interrupted};
 use crate::memory;
 use crate::message::message;
 use crate::report::UsageError;
-use loriot_data::{Pair, read_pairs};
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
@@ -61,14 +60,18 @@ All but the first three see a whole step at once (--batch-size times
 pub struct TrainArgs {
     #[command(flatten)]
     model: ModelOptions,
-    /// Judged rows to train on: `.csv`, `.tsv`, `.jsonl` (also gzipped) or `.parquet`
+    /// Judged rows to train on: `.csv`, `.tsv`, `.jsonl`, `.json` (also gzipped) or
+    /// `.parquet`; `-` is stdin
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
     train: Vec<PathBuf>,
-    /// Judged rows to evaluate on, before training and after each epoch
+    /// Judged rows to evaluate on, before training and after each epoch; labels on the training rows'
+    /// scale
     #[arg(long, value_name = "FILE", num_args = 1.., required = true, help_heading = "Rows")]
     eval: Vec<PathBuf>,
     #[command(flatten)]
     rows: RowOptions,
+    #[command(flatten)]
+    labels: LabelOptions,
     #[command(flatten)]
     trained: TrainedOptions,
     #[command(flatten)]
@@ -219,8 +222,11 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         let output = args.output.output.display();
         message!("note: `{output}` has no checkpoint yet; the run starts at the beginning");
     }
-    let train = read_rows(&args.train, &args.rows)?;
-    let eval = read_rows(&args.eval, &args.rows)?;
+    let grade_scale = args.labels.label_scale;
+    let train = args.rows.read_judged(&args.train, args.labels.label_scale, grade_scale)?;
+    // One label means the same in both.
+    let eval = args.rows.read_judged(&args.eval, Some(train.scale), grade_scale)?;
+    let (train, eval) = (train.pairs, eval.pairs);
     let (encoder, start) = open_model(&args)?;
     let settings = settings(&args, &encoder);
     settings.check()?;
@@ -310,12 +316,6 @@ fn quoted(word: &str) -> String {
         return word.to_owned();
     }
     format!("'{}'", word.replace('\'', "'\\''"))
-}
-
-fn read_rows(paths: &[PathBuf], options: &RowOptions) -> anyhow::Result<Vec<Pair>> {
-    let (pairs, skipped) = read_pairs(paths, &options.read_options()?)?.read_all()?;
-    common::report_skipped(&skipped);
-    Ok(pairs)
 }
 
 /// The base model, and the adapter to start from where one was given.
