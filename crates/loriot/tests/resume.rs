@@ -172,8 +172,8 @@ fn a_full_or_closed_stderr_stops_nothing() {
     let dir = Dir::with_rows(40);
     dir.loriot(&format!("{TRAIN} undisturbed")).ok();
     if let Some(full) = full() {
-        let status = dir.command(&format!("{TRAIN} full")).stdout(Stdio::null()).stderr(full);
-        assert!(status.status().unwrap().success());
+        let mut command = dir.command(&format!("{TRAIN} full"));
+        assert!(command.stdout(Stdio::null()).stderr(full).status().unwrap().success());
         assert_same_run(&dir, "full", "undisturbed");
     }
     let (reader, writer) = std::io::pipe().unwrap();
