@@ -83,9 +83,15 @@ pub struct SettingsError {
     expected: &'static str,
 }
 
+/// The name of a number that two options make.
+const PRODUCT: &str = "batch-size times gradient-accumulation-steps";
+
 impl Hint for SettingsError {
     fn hint(&self) -> Option<String> {
-        Some(format!("leave out `--{}` for its default", self.name))
+        Some(match self.name {
+            PRODUCT => "give a smaller number for either".into(),
+            name => format!("leave out `--{name}` for its default"),
+        })
     }
 }
 
@@ -103,8 +109,7 @@ impl TrainSettings {
         let n_rows = self.batch_size.saturating_mul(self.gradient_accumulation_steps);
         let is_right = n_rows <= MAX_ROWS as usize;
         let found = format!("{} times {}", self.batch_size, self.gradient_accumulation_steps);
-        let name = "batch-size times gradient-accumulation-steps";
-        check(name, is_right, found, "at most 1048576 rows a step")?;
+        check(PRODUCT, is_right, found, "at most 1048576 rows a step")?;
         let positive = |name, value: f64| {
             let is_right = value.is_finite() && value > 0.0;
             check(name, is_right, value.to_string(), "a finite number above 0")
