@@ -106,7 +106,7 @@ fn each_line_of_stdin_is_a_query() {
     assert_eq!(lines.len(), 2);
     assert_eq!(lines[0]["results"][0]["id"], "a1");
     assert_eq!(lines[1]["query"], "Desk lamp");
-    assert_eq!(lines[1]["results"][0]["id"], "3", "no id: the row in the catalogue");
+    assert_eq!(lines[1]["results"][0]["id"], "row:3", "no id: made of the row in the catalogue");
     let text = search_lines(&dir, "search shop -k 1", b"Red kettle").ok().stdout;
     assert_eq!(text, "query='Red kettle'\ncosine_sim_score=1.00 product='Red kettle'\n");
     let bad = search_lines(&dir, "search shop -k 1", b"Red kettle\n\xff\n");
