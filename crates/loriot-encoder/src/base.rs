@@ -39,6 +39,8 @@ pub struct Base {
     pub(crate) settings: Option<Settings>,
     pub(crate) tokenizer: Tokenizer,
     pub(crate) tokenizer_identity: String,
+    /// What version 1 of an encoder's identity hashed of it.
+    pub(crate) tokenizer_v1: String,
     pub(crate) weights: Weights,
     pub(crate) isa: Isa,
     pub(crate) precision: Precision,
@@ -69,6 +71,9 @@ impl Base {
     ) -> Result<(Base, Arc<Model>), OpenError> {
         let workers = Workers::start(options.threads)?;
         let settings = Settings::open(path)?;
+        if let Some(own) = &settings {
+            own.check_reading(&options.model, &folder)?;
+        }
         let mut notes = folder.notes.clone();
         if !options.isa.has_native(options.precision) {
             notes.push(format!(
@@ -86,21 +91,23 @@ impl Base {
         }
         let weights = Weights::map(path, &folder.config)?;
         let (isa, precision) = (options.isa, options.precision);
-        let load = || -> Result<(Tokenizer, String, Model), OpenError> {
+        let load = || -> Result<(Tokenizer, [String; 2], Model), OpenError> {
             let tokenizer = Tokenizer::open(path, folder.config.vocab_size)?;
-            let tokenizer_identity = tokenizer.sha256();
+            tokenizer.check_room(folder.config.max_positions)?;
+            let identities = [tokenizer.sha256(), tokenizer.sha256_v1()];
             weights.check_finite().map_err(ModelError::from)?;
             let model = pack(&weights, adapter, &folder, isa, precision, &workers)?;
-            Ok((tokenizer, tokenizer_identity, model))
+            Ok((tokenizer, identities, model))
         };
         // Hashing the weights takes as long as everything else.
         let (identity, loaded) = workers.join(|| weights.sha256(), load);
-        let (tokenizer, tokenizer_identity, model) = loaded?;
+        let (tokenizer, [tokenizer_identity, tokenizer_v1], model) = loaded?;
         let base = Base {
             folder,
             settings,
             tokenizer,
             tokenizer_identity,
+            tokenizer_v1,
             weights,
             isa,
             precision,

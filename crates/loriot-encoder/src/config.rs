@@ -1,7 +1,8 @@
 //! The sizes of a model and its family, from `config.json`.
 //!
 //! Only what BERT computes is read; an entry that would make the model compute something else is
-//! refused. Every size is held to a limit before anything is allocated by it. The file itself is
+//! refused. What stands here and decides a vector without being in the weights must also stand in
+//! [`crate::identity`]. Every size is held to a limit before anything is allocated by it. The file itself is
 //! kept, so that a merged model can carry it on.
 
 use crate::error::ModelError;
@@ -50,6 +51,13 @@ impl Config {
     pub fn open(dir: &Path) -> Result<Config, ModelError> {
         let path = dir.join("config.json");
         if !path.exists() {
+            let adapter = dir.join("adapter_config.json");
+            if adapter.exists() {
+                let json: Map<String, Value> = read_json(&adapter, MAX_BYTES)?;
+                let base = json.get("base_model_name_or_path").and_then(Value::as_str);
+                let base = base.filter(|base| !base.is_empty()).map(str::to_owned);
+                return Err(ModelError::IsAdapter { dir: dir.to_owned(), base });
+            }
             return Err(ModelError::NoFile { dir: dir.to_owned(), wanted: "`config.json`" });
         }
         let json: Map<String, Value> = read_json(&path, MAX_BYTES)?;

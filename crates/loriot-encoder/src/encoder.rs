@@ -9,11 +9,11 @@ use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
 use crate::forward::{LoraLayer, Pass, forward, lora_layers};
 use crate::head::Head;
 use crate::hub;
+use crate::identity::{Computation, Parts};
 use crate::model::Model;
 use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use crate::workers::Workers;
-use loriot_files::Sha256Hasher;
 use loriot_kernels::Isa;
 use loriot_kernels::gemm::Precision;
 use std::sync::Arc;
@@ -116,7 +116,9 @@ pub struct Encoder {
     max_length: usize,
     prompts: Prompts,
     notes: Vec<String>,
+    computation: Computation,
     identity: String,
+    identity_v1: String,
 }
 
 impl Encoder {
@@ -153,8 +155,9 @@ impl Encoder {
         let limit = folder.config.max_positions;
         let from_files = settings.as_ref().map(|settings| settings.max_length);
         let asked = reading.max_length.or(from_files).or(folder.max_length).unwrap_or(limit);
-        if asked < 3 {
-            return Err(OpenError::MaxLength { found: asked, limit });
+        let least = base.tokenizer.n_special().max(2) + 1;
+        if asked < least {
+            return Err(OpenError::MaxLength { found: asked, least, limit });
         }
         if let Some(asked) = reading.max_length.filter(|&asked| asked > limit) {
             notes.push(format!(
@@ -172,34 +175,28 @@ impl Encoder {
                 &folder.prompts.document,
             ),
         };
-        let mut encoder = Encoder {
+        let max_length = asked.min(limit);
+        let computation = Computation::new(folder, &base.tokenizer_identity);
+        let adapter_sha256 = laid.as_ref().map(|(adapter, _)| adapter.sha256());
+        let parts = Parts {
+            base: &base,
+            computation: &computation,
+            adapter: adapter_sha256.as_deref().unwrap_or_default(),
+            document_prompt: &prompts.document,
+            max_length,
+        };
+        let (identity, identity_v1) = (parts.identity(), parts.identity_v1());
+        Ok(Encoder {
             base,
             model,
             adapter: laid,
-            max_length: asked.min(limit),
+            max_length,
             prompts,
             notes,
-            identity: String::new(),
-        };
-        encoder.identity = encoder.identify();
-        Ok(encoder)
-    }
-
-    /// What decides a document's vector: two encoders of one identity embed documents alike.
-    fn identify(&self) -> String {
-        let adapter_identity = self.adapter.as_ref().map(|(adapter, _)| adapter.sha256());
-        let mut hasher = Sha256Hasher::new();
-        hasher.field(b"loriot document encoder 1");
-        hasher.field(self.base.identity.as_bytes());
-        hasher.field(adapter_identity.unwrap_or_default().as_bytes());
-        hasher.field(self.base.tokenizer_identity.as_bytes());
-        hasher.field(match self.base.folder.pooling {
-            Pooling::Mean => b"mean",
-            Pooling::Cls => b"cls",
-        });
-        hasher.field(self.prompts.document.as_bytes());
-        hasher.field(&(self.max_length as u64).to_le_bytes());
-        hasher.finish()
+            computation,
+            identity,
+            identity_v1,
+        })
     }
 
     /// Width of a vector.
@@ -255,11 +252,21 @@ impl Encoder {
         &self.notes
     }
 
-    /// SHA-256 of all that decides a document's vector: weights, adapter, tokeniser, pooling, document
-    /// prompt, maximum length. Precision and instruction set are no part of it: they approximate the
+    /// SHA-256 of all that decides a document's vector: weights, adapter, computation, document prompt,
+    /// maximum length (see [`crate::identity`]). Precision and instruction set are no part of it: they approximate the
     /// same vector, well enough to search what one embedded with the other.
     pub fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// What version 1 of the identity was for this encoder, as catalogues made before version 2 have it.
+    pub fn identity_v1(&self) -> &str {
+        &self.identity_v1
+    }
+
+    /// How this makes a vector of a text, beside its numbers.
+    pub fn computation(&self) -> &Computation {
+        &self.computation
     }
 
     /// SHA-256 of the weights alone, before an adapter is folded in.
@@ -470,18 +477,10 @@ impl OpenAdapter {
         Ok(Some(OpenAdapter { adapter, settings: Settings::open(&path)? }))
     }
 
-    /// Refuses a base with other weights than the adapter was trained on.
+    /// Refuses a base that the adapter was not trained on.
     fn check(&self, base: &Base, reading: &Reading) -> Result<(), OpenError> {
-        match &self.settings {
-            Some(trained) if trained.base.sha256 != base.identity => Err(OpenError::OtherBase {
-                adapter: reading.adapter.clone().unwrap_or_default(),
-                wanted: short(&trained.base.sha256),
-                wanted_name: trained.base.name.clone(),
-                model: base.folder.name.clone(),
-                found: short(&base.identity),
-            }),
-            _ => Ok(()),
-        }
+        let adapter = reading.adapter.as_deref().unwrap_or_default();
+        self.settings.iter().try_for_each(|trained| trained.check(adapter, base))
     }
 }
 
@@ -509,10 +508,6 @@ fn micro_batches<'a, 'b>(mut texts: &'a [Work<'b>], n_threads: usize) -> Vec<&'a
         texts = rest;
     }
     batches
-}
-
-fn short(sha256: &str) -> String {
-    sha256.chars().take(12).collect()
 }
 
 #[cfg(test)]

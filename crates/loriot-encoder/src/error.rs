@@ -76,6 +76,14 @@ pub enum ModelError {
         /// Rows of the word embedding.
         rows: usize,
     },
+    /// The folder holds an adapter.
+    #[error("`{}` holds an adapter, expected a model: it has `adapter_config.json` and no `config.json`", dir.display())]
+    IsAdapter {
+        /// The folder.
+        dir: PathBuf,
+        /// The base that its configuration names.
+        base: Option<String>,
+    },
     /// A file names another that lies outside its folder.
     #[error("`{}` names `{name}`, which is not a file inside the model folder", path.display())]
     Outside {
@@ -93,6 +101,10 @@ impl Hint for ModelError {
             ModelError::Tensors(error) => return error.hint(),
             ModelError::NoFile { .. } => {
                 "give the folder that holds `config.json`, `model.safetensors` and `tokenizer.json`"
+            }
+            ModelError::IsAdapter { dir, base } => {
+                let (adapter, base) = (dir.display(), base.as_deref().unwrap_or("BASE"));
+                return Some(format!("give `--adapter {adapter} --model {base}`"));
             }
             ModelError::Pickle { .. } => {
                 "convert it once: load it in transformers, then \
@@ -154,6 +166,22 @@ pub enum TensorError {
         /// The other.
         second: String,
     },
+    /// A tensor belongs to a layer that the configuration does not count.
+    #[error(
+        "`{}`: tensor `{tensor}` is in layer {layer}, expected none after layer {} by \
+         `num_hidden_layers` {n_layers}",
+        path.display(), n_layers - 1
+    )]
+    ExtraLayer {
+        /// The file, or the index of several.
+        path: PathBuf,
+        /// The tensor's name.
+        tensor: String,
+        /// The number of its layer, from 0.
+        layer: String,
+        /// Layers by the configuration.
+        n_layers: usize,
+    },
     /// A tensor has another shape than the configuration says.
     #[error("`{}`: tensor `{tensor}` has shape {found}, expected {expected}", path.display())]
     Shape {
@@ -203,7 +231,10 @@ impl Hint for TensorError {
             TensorError::Container { .. } => {
                 "fetch the file again; the download or copy may have been cut off"
             }
-            TensorError::Missing { .. } | TensorError::Shape { .. } | TensorError::Twice { .. } => {
+            TensorError::Missing { .. }
+            | TensorError::Shape { .. }
+            | TensorError::Twice { .. }
+            | TensorError::ExtraLayer { .. } => {
                 "weights and configuration belong to different models; fetch both again"
             }
             TensorError::Dtype { .. } => {
@@ -472,11 +503,33 @@ pub enum OpenError {
         /// Its weights, shortened SHA-256.
         found: String,
     },
-    /// A text cannot be as short as asked for: two special tokens always stay.
-    #[error("a maximum length of {found} tokens leaves no room for text; expected 3..={limit}")]
+    /// A `loriot.json` was left by training that made vectors otherwise than this model does.
+    #[error(
+        "`{place}/loriot.json` has `{key}` {expected}, but with the model `{model}` it is {found}"
+    )]
+    OtherReading {
+        /// The folder, as given.
+        place: String,
+        /// Which of its entries.
+        key: &'static str,
+        /// Its value.
+        expected: &'static str,
+        /// The model as given.
+        model: String,
+        /// What holds for the model.
+        found: &'static str,
+        /// The base that the file names.
+        base: String,
+    },
+    /// A text cannot be as short as asked for: the special tokens always stay.
+    #[error(
+        "a maximum length of {found} tokens leaves no room for text; expected {least}..={limit}"
+    )]
     MaxLength {
         /// What was asked for.
         found: usize,
+        /// The special tokens and one more.
+        least: usize,
         /// The model's positions.
         limit: usize,
     },
@@ -494,8 +547,14 @@ impl Hint for OpenError {
             OpenError::OtherBase { wanted_name, .. } => {
                 Some(format!("give the model it was trained on: `--model {wanted_name}`"))
             }
-            OpenError::MaxLength { limit, .. } => {
-                Some(format!("give `--max-length` a value from 3 to {limit}"))
+            OpenError::OtherReading { key: "pooling", base, .. } => Some(format!(
+                "give the folder that it was trained on, with its `1_Pooling/config.json`: `--model {base}`"
+            )),
+            OpenError::OtherReading { .. } => {
+                Some("vectors always have length 1 here; take another adapter".into())
+            }
+            OpenError::MaxLength { least, limit, .. } => {
+                Some(format!("give `--max-length` a value from {least} to {limit}"))
             }
             OpenError::Workers(_) => Some("give fewer `--threads`".into()),
         }

@@ -208,6 +208,14 @@ impl Family {
         format!("{}.{}.{}", self.layers, site.layer, self.suffix(site.kind))
     }
 
+    /// The number of the layer that a tensor of this name belongs to, as written; `None` outside the layers.
+    pub(crate) fn layer_in_name<'a>(&self, name: &'a str) -> Option<&'a str> {
+        let rest = name.strip_prefix(self.layers)?.strip_prefix('.')?;
+        let (number, _) = rest.split_once('.')?;
+        let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then_some(number)
+    }
+
     /// The pooler's name, which rules about linear layers may pick.
     pub(crate) fn pooler_name(&self) -> &'static str {
         self.pooler

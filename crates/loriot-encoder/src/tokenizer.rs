@@ -6,6 +6,7 @@
 //! caller's, and texts lie packed.
 
 use crate::error::{ModelError, SaveError};
+use crate::tokenizer_meaning::{self, Around, Written};
 use loriot_files::{Sha256Hasher, read_json, read_limited, write_atomic_bytes, write_atomic_json};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
@@ -35,6 +36,7 @@ pub struct Tokenizer {
     /// `sentence_bert_config.json` asks for lower case before anything else.
     lowercases_first: bool,
     declared: Declared,
+    sha256: String,
     dir: PathBuf,
     files: Vec<String>,
 }
@@ -43,11 +45,14 @@ impl Tokenizer {
     /// Opens the tokenizer in `dir` for a model whose word embedding has `vocab_size` rows.
     pub fn open(dir: &Path, vocab_size: usize) -> Result<Tokenizer, ModelError> {
         let declared = Declared::open(dir)?;
-        let (path, mut pipeline) = open_pipeline(dir, &declared)?;
+        let (path, mut pipeline, written) = open_pipeline(dir, &declared)?;
         let broken = |problem: String| ModelError::Tokenizer { path: path.clone(), problem };
         pipeline.with_padding(None);
         pipeline.with_truncation(None).map_err(|error| broken(error.to_string()))?;
         declared.override_normalizer(&mut pipeline).map_err(broken)?;
+
+        tokenizer_meaning::check_growth(&pipeline).map_err(broken)?;
+        let normalizer = pipeline.get_normalizer().cloned();
 
         let lowercases_first = lowercases_first(dir)?;
         if lowercases_first {
@@ -67,6 +72,8 @@ impl Tokenizer {
         let present = FILES.iter().filter(|name| dir.join(name).is_file());
         let files = present.map(|name| name.to_string()).collect();
         let keeps_end = declared.text("truncation_side") == Some("left");
+        let around = Around { before: &before, after: &after, keeps_end, lowercases_first };
+        let sha256 = tokenizer_meaning::sha256(&pipeline, normalizer.as_ref(), written, &around);
         Ok(Tokenizer {
             cuts_at_whitespace: !keeps_end && splits_at_whitespace(&pipeline),
             pipeline,
@@ -75,6 +82,7 @@ impl Tokenizer {
             keeps_end,
             lowercases_first,
             declared,
+            sha256,
             dir: dir.to_owned(),
             files,
         })
@@ -136,8 +144,34 @@ impl Tokenizer {
         &self.files
     }
 
-    /// The identity of text to ids: of two tokenizers with the same, every text has the same ids.
+    /// The identity of text to ids: of two tokenizers with the same, every text has the same ids. It does not depend on
+    /// how the files are written, nor on the version of the crate that reads them.
     pub fn sha256(&self) -> String {
+        self.sha256.clone()
+    }
+
+    /// Tokens that stand around every text.
+    pub fn n_special(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+
+    /// Refuses more special tokens than leave room for text in a model with so many positions.
+    pub(crate) fn check_room(&self, max_positions: usize) -> Result<(), ModelError> {
+        let n_special = self.n_special();
+        if n_special < max_positions {
+            return Ok(());
+        }
+        let name =
+            if self.files.iter().any(|name| name == TOKENIZER) { TOKENIZER } else { VOCABULARY };
+        let problem = format!(
+            "it puts {n_special} special tokens around every text, expected fewer than the model's \
+             {max_positions} positions"
+        );
+        Err(ModelError::Tokenizer { path: self.dir.join(name), problem })
+    }
+
+    /// What identities of version 1 have for [`Tokenizer::sha256`]: a hash of what the crate `tokenizers` writes.
+    pub fn sha256_v1(&self) -> String {
         let mut hasher = Sha256Hasher::new();
         hasher.field(self.json().as_bytes());
         for ids in [&self.before, &self.after] {
@@ -266,13 +300,17 @@ impl Declared {
     }
 }
 
-fn open_pipeline(dir: &Path, declared: &Declared) -> Result<(PathBuf, Pipeline), ModelError> {
+fn open_pipeline(
+    dir: &Path,
+    declared: &Declared,
+) -> Result<(PathBuf, Pipeline, Written), ModelError> {
     let path = dir.join(TOKENIZER);
     if path.exists() {
         let bytes = read_limited(&path, MAX_BYTES)?;
         let parse = || Pipeline::from_bytes(&bytes).map_err(|error| error.to_string());
+        let parse = || -> Result<_, String> { Ok((parse()?, Written::read(&bytes)?)) };
         return match check_json(&bytes).and_then(|()| parse()) {
-            Ok(pipeline) => Ok((path, pipeline)),
+            Ok((pipeline, written)) => Ok((path, pipeline, written)),
             Err(problem) => Err(ModelError::Tokenizer { path, problem }),
         };
     }
@@ -280,7 +318,7 @@ fn open_pipeline(dir: &Path, declared: &Declared) -> Result<(PathBuf, Pipeline),
     if path.exists() {
         let bytes = read_limited(&path, MAX_BYTES)?;
         return match bert_pipeline(&bytes, declared) {
-            Ok(pipeline) => Ok((path, pipeline)),
+            Ok(pipeline) => Ok((path, pipeline, Written::bert())),
             Err(problem) => Err(ModelError::Tokenizer { path, problem }),
         };
     }

@@ -63,7 +63,7 @@ fn without_dropout_they_are_encoded_once_and_their_gradients_are_those_of_each_a
             }
             let size_of = |gradient: &[f32]| norm(gradient.iter().map(|&g| g.into()));
             let sizes = alone.parameters().iter().map(|p| size_of(&p.gradient()));
-            let largest = sizes.fold(0.0, f64::max);
+            let largest = largest(sizes);
             for (got, want) in together.parameters().iter().zip(alone.parameters().iter()) {
                 let (got_gradient, want_gradient) = (got.gradient(), want.gradient());
                 let pairs = got_gradient.iter().zip(&*want_gradient);

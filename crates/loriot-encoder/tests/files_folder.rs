@@ -263,7 +263,16 @@ fn what_is_written_is_read_back_the_same() {
     );
     let bert = json!({ "max_seq_length": 20, "do_lower_case": false });
     assert_eq!(json("sentence_bert_config.json"), bert);
-    assert_eq!(json("config_sentence_transformers.json")["similarity_fn_name"], "cosine");
+    let sentences = json("config_sentence_transformers.json");
+    assert_eq!(sentences["similarity_fn_name"], "cosine");
+    assert_eq!(sentences["default_prompt_name"], "document");
+    let card = folder.merged_card("run/best", 20);
+    let prompts = "`encode_query` puts \"query: \" before a text, `encode_document` \"passage: \"";
+    assert_says(&card, &["base_model: \"", "adapter `run/best`", "cut at 20 tokens", prompts]);
+    // bge: a document has no prompt, and plain `encode` must not give it the query's.
+    folder.prompts.document = String::new();
+    folder.write(copy.path(), &weights, &tokenizer, 20).unwrap();
+    assert_eq!(json("config_sentence_transformers.json")["default_prompt_name"], Value::Null);
     for file in ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"]
     {
         assert!(copy.path().join(file).exists(), "{file}");

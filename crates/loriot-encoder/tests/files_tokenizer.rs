@@ -291,3 +291,81 @@ fn another_case_is_another_identity() {
     });
     assert_ne!(open(dir.path()).sha256(), lower);
 }
+
+#[test]
+fn the_identity_is_of_what_the_files_mean_and_not_of_how_they_are_written() {
+    let dir = tiny();
+    let file = dir.path().join("tokenizer.json");
+    let want = open(dir.path()).sha256();
+    // Keys in another order and white space, truncation, and no decoder.
+    let json = read_json(&file);
+    let mut keys: Vec<_> = json.as_object().unwrap().iter().collect();
+    keys.reverse();
+    let entry = |(key, value): (&String, &Value)| format!("{key:?}:\n\t{value:#}");
+    let text = keys.into_iter().map(entry).collect::<Vec<_>>().join(" ,\n");
+    fs::write(&file, format!("{{ {text}\n}}")).unwrap();
+    assert_eq!(open(dir.path()).sha256(), want);
+    edit_json(&file, |json| {
+        json["decoder"] = Value::Null;
+        json["truncation"] = json!({
+            "direction": "Right", "max_length": 4, "strategy": "LongestFirst", "stride": 0
+        });
+    });
+    assert_eq!(open(dir.path()).sha256(), want);
+    fs::remove_file(&file).unwrap();
+    assert_eq!(open(dir.path()).sha256(), want, "`vocab.txt` means the same");
+}
+
+#[test]
+fn what_changes_ids_changes_the_identity() {
+    let want = open(tiny().path()).sha256();
+    let changed = |edit: &dyn Fn(&mut Value)| {
+        let dir = tiny();
+        edit_json(&dir.path().join("tokenizer.json"), edit);
+        let sha256 = open(dir.path()).sha256();
+        assert_ne!(sha256, want);
+        sha256
+    };
+    let mut all = vec![
+        changed(&|json| {
+            let vocab = json["model"]["vocab"].as_object_mut().unwrap();
+            let (a, b) = (vocab["red"].clone(), vocab["kettle"].clone());
+            (vocab["red"], vocab["kettle"]) = (b, a);
+        }),
+        changed(&|json| json["model"]["max_input_chars_per_word"] = json!(3)),
+        changed(&|json| json["added_tokens"][4]["single_word"] = json!(true)),
+        changed(&|json| json["pre_tokenizer"] = json!({ "type": "Whitespace" })),
+        changed(&|json| json["normalizer"] = json!({ "type": "Lowercase" })),
+    ];
+    all.sort();
+    all.dedup();
+    assert_eq!(all.len(), 5);
+}
+
+#[test]
+fn a_normaliser_that_lets_a_text_explode_is_refused() {
+    let replace = |n: usize| {
+        json!({
+            "type": "Replace", "pattern": { "String": "a" }, "content": "a".repeat(n)
+        })
+    };
+    let opened = |normalizer: Value| {
+        let dir = tiny();
+        edit_json(&dir.path().join("tokenizer.json"), |json| json["normalizer"] = normalizer);
+        Tokenizer::open(dir.path(), ROWS)
+    };
+    let sequence = |steps: Vec<Value>| json!({ "type": "Sequence", "normalizers": steps });
+    let refused = |normalizer: Value| told(&opened(normalizer).unwrap_err());
+    let bomb = refused(sequence(vec![replace(1000), replace(1000), replace(1000)]));
+    assert_says(&bomb, &["could make a text more than 100 times as long"]);
+    assert_says(&refused(sequence(vec![replace(20); 2])), &["more than 100 times"]);
+    let regex =
+        json!({ "type": "Replace", "pattern": { "Regex": "x?" }, "content": "y".repeat(200) });
+    assert_says(&refused(regex), &["more than 100 times"]);
+    let prepend = json!({ "type": "Prepend", "prepend": "x".repeat(200) });
+    assert_says(&refused(prepend), &["more than 100 times"]);
+    assert_says(&refused(sequence(vec![json!({ "type": "ByteLevel" }); 30])), &["more than 100"]);
+    assert_says(&refused(sequence(vec![json!({ "type": "NFD" }); 200])), &["more than 64 steps"]);
+    let usual = json!({ "type": "Replace", "pattern": { "Regex": " {2,}" }, "content": " " });
+    opened(sequence(vec![replace(3), json!({ "type": "NFKD" }), usual])).unwrap();
+}

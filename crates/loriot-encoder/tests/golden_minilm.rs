@@ -71,7 +71,7 @@ fn assert_gradients(kind: &str, want: &Value, model: &TrainModel) {
     let want = want["gradients"].as_object().unwrap();
     assert_eq!(model.parameters().len(), want.len(), "{kind}: every gradient is compared");
     let number = |value: &Value| value.as_f64().unwrap();
-    let largest = want.values().map(|tensor| number(&tensor["norm"])).fold(0.0, f64::max);
+    let largest = largest(want.values().map(|tensor| number(&tensor["norm"])));
     for parameter in model.parameters().iter() {
         let want = &want[parameter.name()];
         let (got_norm, want_norm) =

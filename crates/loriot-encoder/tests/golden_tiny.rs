@@ -58,7 +58,7 @@ fn embeddings_with_pefts_adapters_are_pefts() {
 /// ‖g−g'‖ ≤ 1e-4·‖g‖ per tensor, plus a floor of 1e-6 of the largest: key biases are zero in theory.
 fn assert_gradients(what: &str, model: &TrainModel, golden: &Golden, prefix: &str) {
     let want_of = |name: &str| golden.floats(&format!("{prefix}.grad.{name}"));
-    let largest = model.parameters().iter().map(|p| norm(want_of(p.name()))).fold(0.0, f64::max);
+    let largest = largest(model.parameters().iter().map(|p| norm(want_of(p.name()))));
     for parameter in model.parameters().iter() {
         let want = want_of(parameter.name());
         assert_eq!(parameter.gradient().len(), want.len(), "{}", parameter.name());

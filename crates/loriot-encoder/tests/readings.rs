@@ -42,7 +42,7 @@ fn encoders(base: &Arc<Base>, placement: Placement) -> Vec<Encoder> {
 }
 
 fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    largest(a.iter().zip(b).map(|(a, b)| f64::from((a - b).abs()))) as f32
 }
 
 #[track_caller]

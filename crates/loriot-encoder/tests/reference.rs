@@ -138,7 +138,7 @@ fn the_engine_follows_the_reference_with_dropout_on() {
             let unit_bd = model.forward(&texts, 3);
             assert_close(&format!("{isa}, {kind}"), &unit_bd, &trace.unit_bd, 1e-5, 2e-6);
             model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
-            let largest = want.values().map(|grad| norm(grad.iter().copied())).fold(0.0, f64::max);
+            let largest = largest(want.values().map(|grad| norm(grad.iter().copied())));
             for parameter in model.parameters().iter() {
                 let want = &want[parameter.name()];
                 let gradient = parameter.gradient();

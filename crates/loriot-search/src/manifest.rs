@@ -13,10 +13,12 @@
 //! Lengths are checked whenever a catalogue is opened, hashes only on demand: over a million
 //! vectors they take seconds, and no search is unsafe without them (every format checks its own).
 //! Unknown fields are ignored; a change that an older version must not ignore is a new version.
+//! An encoder record without `computation` is of the time before version 2 of an encoder's identity, and is compared
+//! with what that version would have been.
 //! Version 1 has no `next_key`, which is then `n_products`, and its products hold plain strings.
 
 use crate::products::ProductKey;
-use loriot_encoder::{Encoder, EncoderOptions};
+use loriot_encoder::{Computation, Encoder, EncoderOptions};
 use loriot_files::{
     Hint, OpenFolder, ReadFileError, parse_json, read_limited_open, sha256_file, sha256_open,
 };
@@ -146,7 +148,7 @@ pub struct Manifest {
 }
 
 /// The encoder of a catalogue.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EncoderRecord {
     /// SHA-256 of all that decides a product's vector.
     pub identity: String,
@@ -166,9 +168,15 @@ pub struct EncoderRecord {
     /// embedded in another. `None` in old catalogues, which are all f32.
     #[serde(default)]
     pub precision: Option<String>,
-    /// What the products' texts are made of, where that is more than one column.
+    /// How the encoder computes, so that a difference can be named. `None` in catalogues whose `identity` is of version 1.
+    #[serde(default)]
+    pub computation: Option<Computation>,
+    /// How several columns became the text that was embedded; `None` where one column is the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text_template: Option<String>,
+    /// The identity that version 1 gave the encoder; only known of one that is open.
+    #[serde(skip)]
+    pub identity_v1: Option<String>,
 }
 
 /// How a catalogue is searched.
@@ -206,28 +214,45 @@ impl EncoderRecord {
             query_prompt: encoder.prompts().query.clone(),
             document_prompt: encoder.prompts().document.clone(),
             precision: Some(encoder.precision().to_string()),
+            computation: Some(encoder.computation().clone()),
             text_template: None,
+            identity_v1: Some(encoder.identity_v1().to_owned()),
         }
     }
 
-    /// The same of products whose texts are made by `text_template`.
+    /// This record for texts that are made of several columns by `template`.
     pub fn with_text_template(self, text_template: Option<String>) -> EncoderRecord {
         EncoderRecord { text_template, ..self }
     }
 
-    /// The first difference from `expected` that changes a product's vector; `None` without one.
+    /// Whether the identity that `recorded` stores is this encoder's, in the version in which it was stored.
+    fn is_identified_by(&self, recorded: &EncoderRecord) -> bool {
+        match recorded.computation {
+            Some(_) => self.identity == recorded.identity,
+            None => {
+                self.identity == recorded.identity
+                    || self.identity_v1.as_ref() == Some(&recorded.identity)
+            }
+        }
+    }
+
+    /// The first difference from `expected`, a catalogue's, that changes a product's vector; `None` without one.
     pub fn difference(&self, expected: &EncoderRecord) -> Option<String> {
         if self.text_template != expected.text_template {
-            let shown = |record: &EncoderRecord| match &record.text_template {
+            let said = |template: &Option<String>| match template {
                 Some(template) => format!("`{template}`"),
                 None => "none".to_owned(),
             };
-            let (found, expected) = (shown(self), shown(expected));
+            let (found, expected) = (said(&self.text_template), said(&expected.text_template));
             return Some(format!("the text template is {found}, expected {expected}"));
         }
-        if self.identity == expected.identity {
+        if self.is_identified_by(expected) {
             return None;
         }
+        let computed = match (&self.computation, &expected.computation) {
+            (Some(found), Some(expected)) => found.difference(expected),
+            _ => None,
+        };
         let named = |record: &EncoderRecord| {
             let hash: String = record.base_identity.chars().take(12).collect();
             format!("`{}` (weights {hash})", record.model)
@@ -238,6 +263,11 @@ impl EncoderRecord {
         };
         Some(if self.base_identity != expected.base_identity {
             format!("the model is {}, expected {}", named(self), named(expected))
+        } else if let Some((name, found, expected)) = computed {
+            match name {
+                "tokenizer" => "the tokenizer has changed since".to_owned(),
+                name => format!("`{name}` is `{found}`, expected `{expected}`"),
+            }
         } else if self.max_length != expected.max_length {
             let (found, expected) = (self.max_length, expected.max_length);
             format!("the maximum length is {found} tokens, expected {expected}")
@@ -426,8 +456,38 @@ mod tests {
             query_prompt: String::new(),
             document_prompt: String::new(),
             precision: Some("f32".into()),
+            computation: Some(Computation { num_attention_heads: 4, ..Computation::default() }),
             text_template: None,
+            identity_v1: None,
         }
+    }
+
+    #[test]
+    fn a_record_of_version_1_is_known_by_the_identity_of_its_time() {
+        let old = EncoderRecord { computation: None, ..record() };
+        let now = EncoderRecord { identity: "33".repeat(32), ..record() };
+        let same = EncoderRecord { identity_v1: Some(old.identity.clone()), ..now.clone() };
+        assert_eq!(same.difference(&old), None);
+        let other = EncoderRecord { identity_v1: Some("44".repeat(32)), ..now };
+        assert!(other.difference(&old).unwrap().contains("has changed since"));
+        // What version 1 could not tell is told by a record of today.
+        assert!(same.difference(&record()).is_some());
+        let text = serde_json::to_string(&record()).unwrap();
+        let parts = text.split_once(",\"computation\"").unwrap().0.to_owned() + "}";
+        assert_eq!(serde_json::from_str::<EncoderRecord>(&parts).unwrap(), old);
+    }
+
+    #[test]
+    fn another_way_to_compute_and_another_template_are_named() {
+        let computation = Computation { num_attention_heads: 8, ..Computation::default() };
+        let other = EncoderRecord { identity: "33".repeat(32), ..record() };
+        let heads = EncoderRecord { computation: Some(computation), ..other };
+        let said = heads.difference(&record()).unwrap();
+        assert_eq!(said, "`num_attention_heads` is `8`, expected `4`");
+        let templated = record().with_text_template(Some("{title} {brand}".into()));
+        let said = record().difference(&templated).unwrap();
+        assert_eq!(said, "the text template is none, expected `{title} {brand}`");
+        assert_eq!(templated.difference(&templated), None);
     }
 
     #[test]

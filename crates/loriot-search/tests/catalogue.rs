@@ -55,7 +55,9 @@ fn encoder() -> EncoderRecord {
         query_prompt: String::new(),
         document_prompt: String::new(),
         precision: Some("f32".into()),
+        computation: Some(loriot_encoder::Computation::default()),
         text_template: None,
+        identity_v1: None,
     }
 }
 

@@ -71,12 +71,10 @@ fn settings_rows(state: &State) -> Vec<(String, String)> {
     };
     let run = &state.run;
     let mut rows = Vec::new();
-    let parts = [
-        to_map(as_json(&run.model)),
-        to_map(as_json(&run.trained)),
-        to_map(as_json(&run.settings)),
-    ];
-    for (name, value) in parts.into_iter().flatten() {
+    let mut model = to_map(as_json(&run.model));
+    let computation = to_map(model.remove("computation").unwrap_or_default());
+    let parts = [model, to_map(as_json(&run.trained)), to_map(as_json(&run.settings))];
+    for (name, value) in parts.into_iter().flatten().chain(computation) {
         if !value.is_null() {
             rows.push((name, format!("`{value}`")));
         }

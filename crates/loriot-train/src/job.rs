@@ -7,6 +7,7 @@ use crate::metrics_log::StepRecord;
 use crate::pairs::TokenPairs;
 use crate::settings::{Plan, SettingsError, TrainSettings};
 use crate::state::{DataIdentity, ModelIdentity, RunIdentity, TrainedIdentity};
+use loriot_encoder::Computation;
 use loriot_encoder::encoder::Encoder;
 use loriot_encoder::error::SaveError;
 use loriot_encoder::train_model::{NotTrainable, Trained};
@@ -71,6 +72,11 @@ impl Job {
             model: ModelIdentity {
                 weights_sha256: encoder.base_identity().to_owned(),
                 tokenizer_sha256: encoder.tokenizer().sha256(),
+                tokenizer_sha256_v1: encoder.tokenizer().sha256_v1(),
+                computation: Some(Computation {
+                    tokenizer: String::new(),
+                    ..encoder.computation().clone()
+                }),
                 max_length: encoder.max_length(),
                 query_prompt: encoder.prompts().query.clone(),
                 document_prompt: encoder.prompts().document.clone(),

@@ -107,7 +107,9 @@ impl<'a> Run<'a> {
                     saved.isa, state.isa
                 )));
             }
-            state = State { isa: state.isa, ..saved };
+            // The run is the saved one, as was checked, in the form of today's version.
+            let State { schema_version, isa, run, .. } = state;
+            state = State { schema_version, isa, run, ..saved };
             break;
         }
         folder.begin()?;

@@ -1,11 +1,11 @@
 //! `state.json` of a checkpoint: where the run stands, and what it was begun with.
 //!
-//! Schema version 1. Numbers are written so that they read back bit for bit. No times and no paths:
+//! Schema version 2. Numbers are written so that they read back bit for bit. No times and no paths:
 //! a checkpoint of a resumed run has the bytes of an uninterrupted one's.
 //!
 //! | field | |
 //! |---|---|
-//! | `schema_version` | 1 |
+//! | `schema_version` | 2; 1 is still read |
 //! | `step` | optimiser steps done |
 //! | `epoch` | epochs done and evaluated |
 //! | `position` | rows of the next epoch done |
@@ -13,11 +13,13 @@
 //! | `evaluations` | one per evaluation so far, the first before training |
 //! | `isa` | the instruction set that computed it |
 //! | `run` | settings, hashes of model and data; see [`RunIdentity`] |
+//!
+//! Version 1 has no `run.model.computation`, and its `tokenizer_sha256` is that of the encoder's identity of version 1.
 
 use crate::evaluation::Evaluation;
 use crate::sampler::Sampler;
 use crate::settings::{Plan, TrainSettings};
-use loriot_encoder::Precision;
+use loriot_encoder::{Computation, Precision};
 use loriot_files::{Hint, ReadFileError, read_json, write_atomic_json};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -25,7 +27,7 @@ use std::path::{Path, PathBuf};
 /// The state's file in a checkpoint.
 pub const STATE_FILE: &str = "state.json";
 
-const SCHEMA_VERSION: u64 = 1;
+const SCHEMA_VERSION: u64 = 2;
 
 /// What to do about a damaged checkpoint.
 pub(crate) const DAMAGE_HINT: &str = "the checkpoint is damaged; resume from another one: `--resume PATH`, or begin anew \
@@ -77,6 +79,12 @@ pub struct ModelIdentity {
     pub weights_sha256: String,
     /// SHA-256 of the tokeniser.
     pub tokenizer_sha256: String,
+    /// The same as version 1 of this file had it; not written.
+    #[serde(skip)]
+    pub tokenizer_sha256_v1: String,
+    /// How the encoder computes, its tokeniser left empty; `None` in version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub computation: Option<Computation>,
     /// Longest text in tokens.
     pub max_length: usize,
     /// Before a query.
@@ -131,7 +139,7 @@ pub enum StateError {
     #[error(transparent)]
     Read(#[from] ReadFileError),
     /// The file was written by another version.
-    #[error("`{}` has schema version {found}, expected {SCHEMA_VERSION}", path.display())]
+    #[error("`{}` has schema version {found}, expected 1 or {SCHEMA_VERSION}", path.display())]
     Version {
         /// The file.
         path: PathBuf,
@@ -213,7 +221,8 @@ impl State {
         let path = dir.join(STATE_FILE);
         let value: Value = read_json(&path, LIMIT_BYTES)?;
         match value.get("schema_version") {
-            Some(version) if version.as_u64() == Some(SCHEMA_VERSION) => {}
+            Some(version)
+                if version.as_u64().is_some_and(|v| (1..=SCHEMA_VERSION).contains(&v)) => {}
             found => {
                 let found = found.map_or_else(|| "none".to_owned(), Value::to_string);
                 return Err(StateError::Version { path, found });
@@ -236,7 +245,12 @@ impl State {
         sampler: &Sampler,
     ) -> Result<(), StateError> {
         let path = dir.join(STATE_FILE);
-        if let Some((name, expected, found)) = first_difference(&self.run, &fresh.run) {
+        let mut run = fresh.run.clone();
+        if self.schema_version == 1 {
+            run.model.tokenizer_sha256 = run.model.tokenizer_sha256_v1.clone();
+            run.model.computation = None;
+        }
+        if let Some((name, expected, found)) = first_difference(&self.run, &run) {
             return Err(StateError::OtherRun { path, name, expected, found });
         }
         let contradiction = |what| Err(StateError::Contradiction { path, what });
@@ -267,7 +281,8 @@ fn first_difference(a: &RunIdentity, b: &RunIdentity) -> Option<(String, String,
     let (a, b) = (as_json(a), as_json(b));
     let (name, a, b) = differing_leaf(String::new(), &a, &b)?;
     let name = name.trim_start_matches('.');
-    let name = name.trim_start_matches("settings.").trim_start_matches("model.").to_owned();
+    let name = name.trim_start_matches("settings.").trim_start_matches("model.");
+    let name = name.trim_start_matches("computation.").to_owned();
     Some((name, a, b))
 }
 
@@ -319,6 +334,8 @@ pub(crate) mod tests {
             model: ModelIdentity {
                 weights_sha256: "b".repeat(64),
                 tokenizer_sha256: "c".repeat(64),
+                tokenizer_sha256_v1: String::new(),
+                computation: Some(Computation { num_attention_heads: 4, ..Computation::default() }),
                 max_length: 70,
                 query_prompt: String::new(),
                 document_prompt: String::new(),
@@ -386,6 +403,10 @@ pub(crate) mod tests {
         other.run.settings.max_steps = Some(3);
         assert!(check(&other).unwrap_err().to_string().contains("is not set now"));
         let mut other = after_five_steps();
+        other.run.model.computation.as_mut().unwrap().num_attention_heads = 8;
+        let error = check(&other).unwrap_err().to_string();
+        assert!(error.ends_with("`num_attention_heads` was `8` there and is `4` now"), "{error}");
+        let mut other = after_five_steps();
         other.run.model.precision = "bf16".into();
         let error = check(&other).unwrap_err().to_string();
         assert!(error.ends_with("`precision` was `bf16` there and is `f32` now"), "{error}");
@@ -425,10 +446,10 @@ pub(crate) mod tests {
         };
         refuse("", "not the expected JSON");
         refuse(&good[..good.len() / 2], "not the expected JSON");
-        refuse("[]", "has schema version none, expected 1");
+        refuse("[]", "has schema version none, expected 1 or 2");
         refuse(
-            &good.replace("\"schema_version\":1", "\"schema_version\":2"),
-            "version 2, expected 1",
+            &good.replace("\"schema_version\":2", "\"schema_version\":3"),
+            "version 3, expected 1 or 2",
         );
         refuse(&good.replace("\"step\":5", "\"step\":-5"), "is not a checkpoint's state");
         refuse(&good.replace("\"step\":5", "\"step\":1e99"), "is not a checkpoint's state");

@@ -309,3 +309,46 @@ fn one_folder_has_one_run_at_a_time() {
     assert!(refused.iter().all(is_said), "{refused:?}");
     RunFolder::open(&run, &Start::Latest).unwrap();
 }
+
+/// Written by `Setup::short` at step 8, when `state.json` was at version 1.
+#[test]
+fn a_checkpoint_of_version_1_goes_on_to_the_same_end() {
+    let dir = tempdir().unwrap();
+    let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let setup = Setup::short();
+    setup.run(&new, Start::New).unwrap();
+    let report = setup.run(&old, Start::At(formats.join("checkpoint_v1"))).unwrap();
+    assert_eq!((report.steps, report.evaluations.len()), (12, 3));
+    let state = |run: &Path| fs::read_to_string(run.join("step_12/state.json")).unwrap();
+    assert!(state(&old).contains("\"schema_version\": 2"));
+    if loriot_kernels::Isa::from_env().unwrap().to_string() == "avx2" {
+        assert_eq!(state(&old), state(&new));
+        let adapter = |run: &Path| fs::read(run.join("adapter_model.safetensors")).unwrap();
+        assert_eq!(adapter(&old), adapter(&new));
+    }
+    let mut changed = setup;
+    changed.max_length = 47;
+    let error = changed.run(&old, Start::At(formats.join("checkpoint_v1"))).unwrap_err();
+    assert!(error.to_string().contains("`max_length` was `48` there"), "{error}");
+}
+
+#[test]
+fn a_run_is_not_resumed_on_a_model_that_computes_otherwise() {
+    let dir = tempdir().unwrap();
+    let (run, model) = (dir.path().join("run"), dir.path().join("model"));
+    copy_folder(&support::golden("tiny_bert"), &model);
+    let setup = Setup { model: model.clone(), ..Setup::short() };
+    setup.run(&run, Start::New).unwrap();
+    let config = model.join("config.json");
+    let good = fs::read_to_string(&config).unwrap();
+    for (key, value) in
+        [("num_attention_heads", "1"), ("hidden_act", "\"relu\""), ("layer_norm_eps", "0.1")]
+    {
+        let mut json: serde_json::Value = serde_json::from_str(&good).unwrap();
+        json[key] = serde_json::from_str(value).unwrap();
+        fs::write(&config, json.to_string()).unwrap();
+        let error = setup.run(&run, Start::Latest).unwrap_err().to_string();
+        assert!(error.contains(&format!("another run: `{key}` was")), "{error}");
+    }
+}

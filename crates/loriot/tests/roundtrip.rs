@@ -161,3 +161,23 @@ fn adapters_that_peft_writes_give_the_same_vectors_here() {
         );
     }
 }
+
+/// e5's case: both sides have a prompt, and plain `encode()`, without any name, embeds products as Loriot does.
+#[test]
+fn a_merged_folder_with_prompts_embeds_products_by_plain_encode() {
+    let dir = tempfile::tempdir().unwrap();
+    let titles = titles(dir.path());
+    let at = |part: &str| text(&dir.path().join(part)).to_owned();
+    let (titles, run, merged, vectors) =
+        (text(&titles), at("run"), at("merged"), at("vectors.npy"));
+    let model = tiny();
+    let prompts = "--query-prompt query: --document-prompt passage: --max-length 48";
+    train(text(&model), &run, prompts);
+    loriot(&format!("merge --model {} --adapter {run} --output {merged}", text(&model)));
+    embed(&merged, titles, &vectors);
+    python(&format!(
+        "merged --model {merged} --texts {titles} --column product_title --embeddings {vectors}"
+    ));
+    let card = std::fs::read_to_string(dir.path().join("merged/README.md")).unwrap();
+    assert!(card.contains("`encode_query` puts \"query:\" before a text"), "{card}");
+}

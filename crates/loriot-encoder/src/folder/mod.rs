@@ -11,7 +11,7 @@
 //! modules.json                        Transformer, Pooling, Normalize
 //! 1_Pooling/config.json               word_embedding_dimension, pooling_mode_*_tokens
 //! sentence_bert_config.json           max_seq_length, do_lower_case
-//! config_sentence_transformers.json   prompts, similarity_fn_name
+//! config_sentence_transformers.json   prompts, default_prompt_name (the document's, if there is one), similarity_fn_name
 //! ```
 //!
 //! [`settings`] is what Loriot itself leaves beside an adapter, `loriot.json`.
@@ -36,6 +36,16 @@ pub enum Pooling {
     Mean,
     /// The first token's.
     Cls,
+}
+
+impl Pooling {
+    /// As files have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+        }
+    }
 }
 
 /// What is put before a text, by its role.
@@ -148,16 +158,62 @@ impl ModelFolder {
             ("", "") => json!({}),
             (query, document) => json!({ "query": query, "document": document }),
         };
+        // `encode` without a prompt's name is what embeds a collection; a query has `encode_query`.
+        let default_prompt = if document.is_empty() { Value::Null } else { json!("document") };
         write(
             "config_sentence_transformers.json",
             json!({
                 "__version__": { "loriot": env!("CARGO_PKG_VERSION") },
                 "prompts": prompts,
-                "default_prompt_name": null,
+                "default_prompt_name": default_prompt,
                 "similarity_fn_name": "cosine",
             }),
         )?;
         Ok(())
+    }
+
+    /// `README.md` of a folder that [`ModelFolder::write`] filled with this base and `adapter` folded in, both as the user
+    /// named them.
+    pub fn merged_card(&self, adapter: &str, max_length: usize) -> String {
+        let Prompts { query, document } = &self.prompts;
+        let prompts = match (query.as_str(), document.as_str()) {
+            ("", "") => "Texts have no prompt.".to_owned(),
+            (query, document) => format!(
+                "`encode_query` puts {} before a text, `encode_document` {}. Plain `encode` reads every text as a {}.",
+                Value::from(query),
+                Value::from(document),
+                if document.is_empty() {
+                    "text without a prompt"
+                } else {
+                    "document; use `encode_query` for queries"
+                }
+            ),
+        };
+        format!(
+            "---\n\
+             base_model: {}\n\
+             library_name: sentence-transformers\n\
+             pipeline_tag: sentence-similarity\n\
+             tags:\n\
+             - semantic-search\n\
+             - loriot\n\
+             ---\n\n\
+             # An encoder for product search\n\n\
+             `{}` with the adapter `{adapter}` folded in by Loriot. Queries and product titles become vectors of {} \
+             numbers and length 1, whose inner product says how well the product answers the query. Texts are cut at \
+             {max_length} tokens. {prompts}\n\n\
+             ```python\n\
+             from sentence_transformers import SentenceTransformer\n\n\
+             model = SentenceTransformer(\".\")  # this folder\n\
+             queries = model.encode_query([\"red kettle\"])\n\
+             products = model.encode_document([\"Kettle, red, 1.7 l\", \"Toaster\"])\n\
+             print(queries @ products.T)\n\
+             ```\n\n\
+             With Loriot: `loriot index --model FOLDER --input products.csv --output shop`.\n",
+            Value::from(self.name.as_str()),
+            self.name,
+            self.config.hidden_size,
+        )
     }
 
     /// The base's `config.json`, changed where the weights written beside it differ.

@@ -12,8 +12,8 @@
 //!
 //! A change to this table needs a new version, and a test that still opens version 1.
 
-use super::Pooling;
-use crate::error::ModelError;
+use super::{ModelFolder, Pooling};
+use crate::error::{ModelError, OpenError};
 use loriot_files::{OutputError, read_json, write_atomic_json};
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -75,6 +75,40 @@ impl Settings {
         Ok(Some(settings))
     }
 
+    /// Refuses a base that is not the one these settings were left by: other weights, or another way from hidden
+    /// states to a vector. `adapter` is the name of the folder they stand in, as given.
+    pub fn check(&self, adapter: &str, base: &crate::Base) -> Result<(), OpenError> {
+        if self.base.sha256 != base.identity() {
+            return Err(OpenError::OtherBase {
+                adapter: adapter.to_owned(),
+                wanted: short(&self.base.sha256),
+                wanted_name: self.base.name.clone(),
+                model: base.folder().name.clone(),
+                found: short(base.identity()),
+            });
+        }
+        self.check_reading(adapter, base.folder())
+    }
+
+    /// Refuses a model folder that pools otherwise, and vectors of another length than 1, which are not made here.
+    pub(crate) fn check_reading(&self, place: &str, folder: &ModelFolder) -> Result<(), OpenError> {
+        let (key, expected, found) = if self.pooling != folder.pooling {
+            ("pooling", self.pooling.name(), folder.pooling.name())
+        } else if !self.normalize {
+            ("normalize", "false", "true")
+        } else {
+            return Ok(());
+        };
+        Err(OpenError::OtherReading {
+            place: place.to_owned(),
+            key,
+            expected,
+            model: folder.name.clone(),
+            found,
+            base: self.base.name.clone(),
+        })
+    }
+
     /// Writes `loriot.json` into `dir`.
     pub fn write(&self, dir: &Path) -> Result<(), OutputError> {
         #[derive(serde::Serialize)]
@@ -85,4 +119,9 @@ impl Settings {
         }
         write_atomic_json(&dir.join(FILE), &File { schema_version: VERSION, settings: self })
     }
+}
+
+/// The first twelve characters of a hash; a file may hold anything in its place.
+fn short(sha256: &str) -> String {
+    sha256.chars().take(12).collect()
 }

@@ -6,7 +6,8 @@
 //! or `model.safetensors.index.json` and the shards it names.
 //!
 //! Opening checks every tensor that the architecture needs: present, of the right shape, finite.
-//! Tensors it does not need are left alone, but for the pooler, which is kept to be written back.
+//! Tensors it does not need are left alone, but for the pooler, which is kept to be written back, and for those of
+//! further layers, which are refused: a model without its last layers is another model.
 //! The numbers are asked for by [`Role`], or by name where a file or a user names them.
 
 pub(crate) mod tensor_file;
@@ -66,6 +67,7 @@ impl Weights {
             for key in file.names() {
                 let name = config.family.canonical_name(key);
                 if !names.contains(name.as_str()) {
+                    check_layer(&source, config, key, &name)?;
                     continue;
                 }
                 if let Some((_, first)) = found.insert(name, (file.clone(), key.to_owned())) {
@@ -221,6 +223,18 @@ impl Table {
                 unreachable!("what needs converting was converted by `Weights::table`")
             }
         }
+    }
+}
+
+/// Refuses a tensor that the configuration does not want because it counts too few layers.
+fn check_layer(path: &Path, config: &Config, key: &str, name: &str) -> Result<(), TensorError> {
+    let n_layers = config.n_layers;
+    match config.family.layer_in_name(name) {
+        Some(layer) if layer.parse::<usize>().map_or(true, |layer| layer >= n_layers) => {
+            let (path, tensor, layer) = (path.to_owned(), key.to_owned(), layer.to_owned());
+            Err(TensorError::ExtraLayer { path, tensor, layer, n_layers })
+        }
+        _ => Ok(()),
     }
 }
 

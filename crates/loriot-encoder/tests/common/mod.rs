@@ -73,6 +73,15 @@ pub(crate) fn assert_close(what: &str, got: &[f32], want: &[f64], rtol: f64, ato
     }
 }
 
+/// The largest of these, 0 for none. A NaN fails: `f64::max` would let it pass for a small number.
+#[track_caller]
+pub(crate) fn largest(values: impl IntoIterator<Item = f64>) -> f64 {
+    values.into_iter().fold(0.0, |largest, value| {
+        assert!(!value.is_nan(), "there is a NaN");
+        largest.max(value)
+    })
+}
+
 /// ‖x‖.
 pub(crate) fn norm(x: impl IntoIterator<Item = f64>) -> f64 {
     x.into_iter().map(|x| x * x).sum::<f64>().sqrt()

@@ -11,7 +11,7 @@ use loriot_data::{
 };
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::Adapter;
-use loriot_encoder::encoder::{Encoder, EncoderOptions, OpenError};
+use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_encoder::folder::Settings;
 use loriot_encoder::hub;
 use loriot_kernels::Isa;
@@ -130,17 +130,8 @@ pub fn open_apart(
         document_prompt: options.document_prompt.or(said.map(|s| s.document_prompt.clone())),
         ..options
     })?;
-    if let Some(Settings { base, .. }) = trained
-        && base.sha256 != encoder.base_identity()
-    {
-        return Err(OpenError::OtherBase {
-            adapter: adapter_name.to_owned(),
-            wanted_name: base.name,
-            wanted: base.sha256[..base.sha256.len().min(12)].to_owned(),
-            model: encoder.folder().name.clone(),
-            found: encoder.base_identity()[..12].to_owned(),
-        }
-        .into());
+    if let Some(trained) = trained {
+        trained.check(adapter_name, encoder.base())?;
     }
     let adapter = Adapter::open(&dir, &encoder.folder().config)
         .with_context(|| format!("cannot open the adapter `{adapter_name}`"))?;

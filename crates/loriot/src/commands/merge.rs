@@ -61,6 +61,8 @@ pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
     folder.prompts = base.prompts().clone();
     folder.write(new.path(), &weights, base.tokenizer(), base.max_length())?;
     base.settings().write(new.path())?;
+    let card = folder.merged_card(&name, base.max_length());
+    loriot_files::write_atomic_bytes(&new.path().join("README.md"), card.as_bytes())?;
     drop(weights);
 
     let merged = Encoder::open(&EncoderOptions {
