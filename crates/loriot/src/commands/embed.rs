@@ -20,7 +20,7 @@ use std::time::Instant;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  loriot embed --model all-MiniLM-L6-v2 --input products.csv --output vectors.npy
+  loriot embed --model all-MiniLM-L6-v2 --input products.csv --output titles.npy
   loriot embed --model run --input log.parquet --text-column query \\
     --as-queries --output q.parquet
   zcat titles.txt.gz | loriot embed --model run --input - --format txt --output v.npy
