@@ -227,7 +227,8 @@ fn tables_fit_a_terminal_of_80_columns_and_say_whose_threshold_it_is() {
     for line in trained.lines().chain(evaluated.lines()) {
         assert!(line.chars().count() <= 80, "{line}");
     }
-    assert!(evaluated.contains("the adapter's best_f1 calls a row positive"), "{evaluated}");
+    assert!(evaluated.contains("\nbest_f1: positive from "), "{evaluated}");
+    assert!(evaluated.contains("on (base), ") && evaluated.contains("on (adapter)"), "{evaluated}");
 }
 
 #[test]

@@ -238,6 +238,7 @@ fn comparison_tables(comparison: &Comparison) -> String {
             number(b.value),
             number(m.value),
             d.value.map_or_else(|| "–".into(), |value| format!("{value:+.4}")),
+            range(d.interval),
             number(random(m)),
         ]
     });

@@ -98,7 +98,7 @@ fn largest_difference(apart: &TrainModel, merged: &Encoder) -> f32 {
         a_bd.into_iter().zip(b_bd).map(|(a, b)| (a - b).abs())
     });
     // A NaN must not hide behind `max`.
-    differences.fold(0.0, |worst, d| if d <= worst { worst } else { d })
+    differences.fold(0.0, |worst: f32, d| if d > worst || d.is_nan() { d } else { worst })
 }
 
 /// Texts of several lengths and scripts.

@@ -39,19 +39,20 @@ The model after the last step stands in `run`, the one after the best epoch in `
 `--adapter` of the other commands. The defaults are those of PEFT's guide to LoRA for semantic similarity.
 
 Losses (--loss), for pairs with labels from 0 to 1:
-  cosine-squared       the guide's: relevant pairs to cosine 1, others to 0 or below
-  cosine-similarity    the cosine is to be the label: for labels that are similarities
-  contrastive          pairs labelled 0 or 1: apart only until their cosine is below 0.5
-  online-contrastive   the same, of the pairs of a step that are still wrongly ordered
-  cosent               the order of all pairs of a step by their labels: for grades
-  angle                the same by angles, which still differ where cosines are near 1
+
+  cosine-squared      the guide's: relevant pairs to cosine 1, others to 0 or less
+  cosine-similarity   the cosine is to be the label, which is a similarity
+  contrastive         labels 0 or 1: others apart until their cosine is below 0.5
+  online-contrastive  the same, of the pairs of a step still wrongly ordered
+  cosent              the order of all pairs of a step by label: for grades
+  angle               the same by angles, which differ where cosines are near 1
   multiple-negatives-ranking
-                       each pair labelled above 0.5 against all other products of the step: for
-                       the search of a whole catalogue; a larger step has more negatives
+                      each pair labelled above 0.5 against all other products
+                      of the step: for the search of a whole catalogue
   multiple-negatives-symmetric-ranking
-                       the same, and each product against all other queries
-All but the first three see a whole step at once (--batch-size times
---gradient-accumulation-steps), with the memory of one batch.")]
+                      the same, and each product against all other queries
+
+All but the first three see a whole step (--batch-size times --gradient-accumulation-steps) at once, with the memory of one batch.")]
 #[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
 #[command(mut_arg("max_length", |arg| arg.help(
     "Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut [default: what the \
