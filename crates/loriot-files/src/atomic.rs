@@ -1,6 +1,6 @@
 //! Files that appear whole or not at all.
 //!
-//! A file `NAME` is written beside its final name as `.tmp-NAME-XXXXXX`, synced, and renamed over it. A
+//! A file `NAME` is written beside its final name as `.tmp-NAME-??????`, synced, and renamed over it. A
 //! crash leaves at most that temporary file, never half of what was asked for under the name that was asked
 //! for; whoever locks `NAME` next ([`crate::OutputLock`]) removes it. An output that is a symbolic link stays
 //! one: what it leads to is written.

@@ -1,6 +1,6 @@
 //! Folders that appear whole or not at all.
 //!
-//! A folder `NAME` is filled as `.tmp-NAME-XXXXXX` beside its final name, synced, and renamed at the end. One
+//! A folder `NAME` is filled as `.tmp-NAME-??????` beside its final name, synced, and renamed at the end. One
 //! that stands there already changes places with it, so that at every moment one of the two stands under
 //! the name. Where names cannot change places, the old folder waits as `.tmp-NAME.old` meanwhile: after a
 //! crash in between, whoever locks `NAME` next ([`crate::OutputLock`]) brings it back.
