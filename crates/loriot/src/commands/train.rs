@@ -40,7 +40,7 @@ The model after the last step stands in `run`, the one after the best epoch in `
 
 Losses (--loss), for pairs with labels from 0 to 1:
 
-  cosine-squared      the guide's: relevant pairs to cosine 1, others to 0 or less
+  cosine-squared      the guide's: relevant pairs to 1, others to 0 or below
   cosine-similarity   the cosine is to be the label, which is a similarity
   contrastive         labels 0 or 1: others apart until their cosine is below 0.5
   online-contrastive  the same, of the pairs of a step still wrongly ordered
