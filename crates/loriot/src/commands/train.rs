@@ -42,7 +42,7 @@ Losses (--loss), for pairs with labels from 0 to 1:
 
   cosine-squared      the guide's: relevant pairs to 1, others to 0 or below
   cosine-similarity   the cosine is to be the label, which is a similarity
-  contrastive         labels 0 or 1: others apart until their cosine is below 0.5
+  contrastive         labels 0 or 1: others apart until their cosine is 0.5
   online-contrastive  the same, of the pairs of a step still wrongly ordered
   cosent              the order of all pairs of a step by label: for grades
   angle               the same by angles, which differ where cosines are near 1
