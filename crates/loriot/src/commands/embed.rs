@@ -23,7 +23,7 @@ Examples:
   loriot embed --model all-MiniLM-L6-v2 --input products.csv --output titles.npy
   loriot embed --model run --input log.parquet --text-column query \\
     --as-queries --output q.parquet
-  zcat titles.txt.gz | loriot embed --model run --input - --format txt --output v.npy
+  zcat t.txt.gz | loriot embed --model run --input - --format txt --output v.npy
 
 Vectors come in the order of the rows, one for each; blank lines are no rows, and equal
 texts are embedded once. An interrupted run (Ctrl-C) leaves `OUTPUT.partial` behind, and the
