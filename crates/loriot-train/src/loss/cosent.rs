@@ -10,8 +10,7 @@
 //!
 //! Only the order of labels counts. A step whose labels are all equal has loss 0. As in sentence-transformers; sums are f64.
 
-use super::pairs::add_scaled;
-use super::{Batch, Loss, LossGradient, StepSize, cosine};
+use super::{Batch, Loss, LossGradient, StepSize, add_scaled, cosine};
 
 /// Similarities are multiplied by it, as in sentence-transformers. `exp` of twice as much must not overflow in f64.
 const SCALE: f64 = 20.0;
@@ -31,27 +30,20 @@ impl Loss for OrderLoss {
     }
 
     fn gradient(&self, batch: &Batch<'_>, _: StepSize) -> LossGradient {
-        let dim = batch.queries.dim();
         let similarities = self.similarities(batch);
         let (loss, derivatives) = order_loss(&similarities, batch.rows.labels());
         let mut gradient = LossGradient { loss, ..LossGradient::zero(batch) };
         for (candidate, row) in batch.rows.row_of_candidates().enumerate() {
-            let (query_d, product_d) = (batch.queries.get(row), batch.candidates.get(candidate));
-            let dquery_d = &mut gradient.dquery_rd[row * dim..][..dim];
-            let dproduct_d = &mut gradient.dcandidate_cd[candidate * dim..][..dim];
             let derivative = derivatives[candidate];
             match self {
-                OrderLoss::Cosent => {
-                    add_scaled(dquery_d, derivative as f32, product_d);
-                    add_scaled(dproduct_d, derivative as f32, query_d);
-                }
+                OrderLoss::Cosent => gradient.add_cosine(batch, (row, candidate), derivative),
                 OrderLoss::Angle => {
-                    let signed = cosine(query_d, product_d) + sine(query_d, product_d);
-                    let derivative = (derivative * sign(signed)) as f32;
-                    add_scaled(dquery_d, derivative, product_d);
-                    add_scaled(dproduct_d, derivative, query_d);
-                    add_turned(dquery_d, derivative, product_d);
-                    add_turned(dproduct_d, -derivative, query_d);
+                    let (q_d, p_d) = (batch.queries.get(row), batch.candidates.get(candidate));
+                    let derivative = derivative * sign(cosine(q_d, p_d) + sine(q_d, p_d));
+                    gradient.add_cosine(batch, (row, candidate), derivative);
+                    let (dquery_d, dproduct_d) = gradient.of_pair(batch, (row, candidate));
+                    add_turned(dquery_d, derivative as f32, p_d);
+                    add_turned(dproduct_d, -derivative as f32, q_d);
                 }
             }
         }

@@ -67,6 +67,26 @@ impl LossGradient {
         let zeros = |n| vec![-0.0; n * batch.queries.dim];
         LossGradient { loss: 0.0, dquery_rd: zeros(n_rows), dcandidate_cd: zeros(n_candidates) }
     }
+
+    /// Adds what a derivative by the cosine of a row's query and a candidate is by their vectors: the cosine is linear in
+    /// each, so that its derivative by one is the other.
+    fn add_cosine(&mut self, batch: &Batch<'_>, (row, candidate): (usize, usize), dcos: f64) {
+        let (query_d, product_d) = (batch.queries.get(row), batch.candidates.get(candidate));
+        let (dquery_d, dproduct_d) = self.of_pair(batch, (row, candidate));
+        add_scaled(dquery_d, dcos as f32, product_d);
+        add_scaled(dproduct_d, dcos as f32, query_d);
+    }
+
+    /// The derivatives by the vectors of a row's query and of a candidate.
+    fn of_pair(
+        &mut self,
+        batch: &Batch<'_>,
+        (row, candidate): (usize, usize),
+    ) -> (&mut [f32], &mut [f32]) {
+        let dim = batch.queries.dim;
+        let dquery_d = &mut self.dquery_rd[row * dim..][..dim];
+        (dquery_d, &mut self.dcandidate_cd[candidate * dim..][..dim])
+    }
 }
 
 /// Rows with the unit vectors of their texts.
@@ -136,6 +156,11 @@ impl<'a> Vectors<'a> {
         let at = self.of.map_or(at, |of| of[at] as usize);
         &self.unit_td[at * self.dim..][..self.dim]
     }
+}
+
+/// `to += factor·from`.
+fn add_scaled(to_d: &mut [f32], factor: f32, from_d: &[f32]) {
+    to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to += factor * from);
 }
 
 /// The inner product of two unit vectors, summed in f64.

@@ -11,7 +11,6 @@
 //! MultipleNegativesRankingLoss, which masks nothing, and its MultipleNegativesSymmetricRankingLoss.) A step without a
 //! relevant pair has loss 0. Sums are f64.
 
-use super::pairs::add_scaled;
 use super::{Batch, Loss, LossGradient, StepSize, cosine};
 use std::collections::HashSet;
 
@@ -33,12 +32,9 @@ impl Loss for MultipleNegatives {
     }
 
     fn gradient(&self, batch: &Batch<'_>, _: StepSize) -> LossGradient {
-        let dim = batch.queries.dim();
         let mut gradient = LossGradient::zero(batch);
         let loss = self.run(batch, |row, candidate, dcos| {
-            let (query_d, product_d) = (batch.queries.get(row), batch.candidates.get(candidate));
-            add_scaled(&mut gradient.dquery_rd[row * dim..][..dim], dcos as f32, product_d);
-            add_scaled(&mut gradient.dcandidate_cd[candidate * dim..][..dim], dcos as f32, query_d);
+            gradient.add_cosine(batch, (row, candidate), dcos);
         });
         LossGradient { loss, ..gradient }
     }

@@ -7,7 +7,6 @@
 //! loss = Σ_hard positives d² + Σ_hard negatives max(m − d, 0)²        m = 0.5; a sum, not a mean
 //! ```
 
-use super::pairs::add_scaled;
 use super::{Batch, Loss, LossGradient, StepSize};
 
 /// A sum over the pairs of a step that are wrongly ordered, or nearly.
@@ -23,14 +22,10 @@ impl Loss for OnlineContrastive {
     }
 
     fn gradient(&self, batch: &Batch<'_>, _: StepSize) -> LossGradient {
-        let dim = batch.queries.dim();
         let (loss, derivatives) = self.of_pairs(batch);
         let mut gradient = LossGradient { loss, ..LossGradient::zero(batch) };
         for (candidate, row) in batch.rows.row_of_candidates().enumerate() {
-            let (query_d, product_d) = (batch.queries.get(row), batch.candidates.get(candidate));
-            let dcos = derivatives[candidate] as f32;
-            add_scaled(&mut gradient.dquery_rd[row * dim..][..dim], dcos, product_d);
-            add_scaled(&mut gradient.dcandidate_cd[candidate * dim..][..dim], dcos, query_d);
+            gradient.add_cosine(batch, (row, candidate), derivatives[candidate]);
         }
         gradient
     }

@@ -13,7 +13,7 @@
 //! The last two are called as in sentence-transformers, whose numbers they have. Each part of a step divides by the `B` of the
 //! whole, so that sums over parts are those of the step at once, a short last part included. Sums are f64.
 
-use super::{Batch, Loss, LossGradient, StepSize, cosine};
+use super::{Batch, Loss, LossGradient, StepSize};
 
 /// A mean over pairs.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -35,21 +35,14 @@ impl Loss for PairLoss {
     }
 
     fn gradient(&self, batch: &Batch<'_>, step: StepSize) -> LossGradient {
-        let (dim, n_pairs) = (batch.queries.dim(), step.n_candidates as f64);
+        let n_pairs = step.n_candidates as f64;
         let mut gradient = LossGradient::zero(batch);
-        for row in 0..batch.rows.len() {
-            let query_d = batch.queries.get(row);
-            let dquery_d = &mut gradient.dquery_rd[row * dim..][..dim];
-            for candidate in batch.rows.candidates_of(row) {
-                let product_d = batch.candidates.get(candidate);
-                let label = f64::from(batch.rows.labels()[candidate]);
-                let (value, dcos) = self.of_pair(cosine(query_d, product_d), label);
-                gradient.loss += value / n_pairs;
-                let dcos = (dcos / n_pairs) as f32;
-                // cos is linear in each vector: its derivative by one is the other.
-                add_scaled(dquery_d, dcos, product_d);
-                add_scaled(&mut gradient.dcandidate_cd[candidate * dim..][..dim], dcos, query_d);
-            }
+        let pairs = batch.rows.row_of_candidates().zip(batch.cosines()).enumerate();
+        for (candidate, (row, cos)) in pairs {
+            let label = f64::from(batch.rows.labels()[candidate]);
+            let (value, dcos) = self.of_pair(cos, label);
+            gradient.loss += value / n_pairs;
+            gradient.add_cosine(batch, (row, candidate), dcos / n_pairs);
         }
         gradient
     }
@@ -83,10 +76,6 @@ fn square_error(cos: f64, label: f64) -> (f64, f64) {
     let error = label * (1.0 - cos) + irrelevant.max(0.0);
     let derror = -label + if irrelevant >= 0.0 { 1.0 - label } else { 0.0 };
     (error * error, 2.0 * error * derror)
-}
-
-pub(super) fn add_scaled(to_d: &mut [f32], factor: f32, from_d: &[f32]) {
-    to_d.iter_mut().zip(from_d).for_each(|(to, from)| *to += factor * from);
 }
 
 #[cfg(test)]
