@@ -80,7 +80,7 @@ fn backward(model: &mut TrainModel, gradient: &LossGradient, total: &mut StepLos
 
 /// A vector for each query and each candidate of some rows.
 #[derive(Default)]
-struct StepVectors {
+pub(crate) struct StepVectors {
     query_rd: Vec<f32>,
     candidate_cd: Vec<f32>,
     dim: usize,
@@ -88,7 +88,7 @@ struct StepVectors {
 
 impl StepVectors {
     /// From the vectors of [`TokenPairs::texts`].
-    fn of(rows: &Rows, unit_td: Vec<f32>) -> StepVectors {
+    pub(crate) fn of(rows: &Rows, unit_td: Vec<f32>) -> StepVectors {
         let dim = unit_td.len() / (rows.len() + rows.candidates().len());
         let mut query_rd = unit_td;
         let candidate_cd = query_rd.split_off(rows.len() * dim);
@@ -101,7 +101,8 @@ impl StepVectors {
         self.dim = other.dim;
     }
 
-    fn batch<'a>(&'a self, rows: &'a Rows) -> Batch<'a> {
+    /// `rows`, which they are of, with them.
+    pub(crate) fn batch<'a>(&'a self, rows: &'a Rows) -> Batch<'a> {
         Batch::of_each(rows, &self.query_rd, &self.candidate_cd, self.dim)
     }
 }

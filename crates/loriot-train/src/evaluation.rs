@@ -2,6 +2,7 @@
 
 use crate::loss::{Loss, mean_loss};
 use crate::pairs::{PairVectors, TokenPairs};
+use crate::sampler::EpochSteps;
 use loriot_encoder::train_model::TrainModel;
 use loriot_eval::{
     average_precision, best_accuracy, best_f1, roc_auc, roc_auc_per_query, spearman,
@@ -104,8 +105,8 @@ pub(crate) struct Evaluator<'a> {
     pub(crate) batch_size: usize,
     /// The run's loss.
     pub(crate) loss: &'a dyn Loss,
-    /// Rows of the run's steps, which decide the value of a loss that compares rows with each other.
-    pub(crate) rows_per_step: usize,
+    /// Steps as the run's, of these rows as they stand: they decide the value of a loss that compares rows with each other.
+    pub(crate) steps: EpochSteps,
 }
 
 impl Evaluator<'_> {
@@ -136,7 +137,7 @@ impl Evaluator<'_> {
             return None;
         }
         let rows = &self.pairs.rows;
-        let labels = rows.labels();
+        let labels = self.pairs.relevance();
         let positive: Vec<bool> = labels.iter().map(|&label| label > self.threshold).collect();
         let queries: Vec<u32> = rows.row_of_candidates().map(|row| rows.queries()[row]).collect();
         let labels: Vec<f64> = labels.iter().map(|&label| f64::from(label)).collect();
@@ -153,7 +154,7 @@ impl Evaluator<'_> {
             best_accuracy: accuracy.value,
             best_accuracy_threshold: accuracy.threshold,
             spearman: spearman(&scores, &labels),
-            loss: mean_loss(self.loss, &batch, self.rows_per_step),
+            loss: mean_loss(self.loss, &batch, &self.steps),
             train_loss,
         })
     }

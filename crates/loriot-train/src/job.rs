@@ -3,6 +3,7 @@
 use crate::checkpoint::{CheckpointEvery, ResumeError};
 use crate::evaluation::{Evaluation, EvaluationError};
 use crate::folder::{RunFolder, RunFolderError};
+use crate::loss::GradedLists;
 use crate::metrics_log::StepRecord;
 use crate::pairs::TokenPairs;
 use crate::settings::{Plan, SettingsError, TrainSettings};
@@ -102,6 +103,8 @@ pub enum Event<'a> {
     },
     /// Something that the user should know.
     Warning(&'a str),
+    /// The loss of judged lists was fitted to the model.
+    Fitted(&'a GradedLists),
     /// A step was made on so many rows.
     Step {
         /// What the log says.

@@ -5,7 +5,7 @@
 //! set give the same bytes, on any number of threads and through any number of interruptions.
 //!
 //! In reading order: [`run`] the loop · [`job`] what goes in and comes out · [`settings`] what decides the result · [`rows`] which
-//! texts are compared · [`pairs`] their token ids · [`loss`] · `accumulate` the gradient of a step · [`schedule`] ·
+//! texts are compared · [`pairs`] their token ids · [`loss`] · `fitting` what it learns of the encoder first · `accumulate` the gradient of a step · [`schedule`] ·
 //! [`sampler`] which rows come when · `optimiser` ·
 //! [`evaluation`] · [`state`] where a run stands · [`checkpoint`] · [`tensors`] their files ·
 //! [`folder`] the run folder · [`metrics_log`] · `output`, `card` what is left at the end.
@@ -14,6 +14,7 @@ mod accumulate;
 mod card;
 pub mod checkpoint;
 pub mod evaluation;
+mod fitting;
 pub mod folder;
 pub mod job;
 pub mod loss;

@@ -15,8 +15,10 @@ pub struct TokenPairs {
     pub queries: Vec<Vec<u32>>,
     /// Token ids of the distinct products.
     pub products: Vec<Vec<u32>>,
-    /// The rows, whose texts are named by their places in the lists above.
+    /// The rows, whose texts are named by their places in the lists above. Their labels are what training asks for.
     pub rows: Rows,
+    /// The labels by which evaluations tell relevant candidates from others, where they are not those of the rows.
+    pub relevance: Option<Vec<f32>>,
     /// SHA-256 over the texts and labels of all rows in order.
     pub sha256: String,
 }
@@ -40,8 +42,24 @@ impl TokenPairs {
             queries: encoder.tokenize(&queries, Side::Query),
             products: encoder.tokenize(&products, Side::Product),
             rows,
+            relevance: None,
             sha256: hasher.finish(),
         }
+    }
+
+    /// The same, with another label for each pair to train on, in `0.0..=1.0`; the pairs' own decide evaluations.
+    pub fn with_targets(encoder: &Encoder, pairs: &[Pair], targets: &[f32]) -> TokenPairs {
+        let own = TokenPairs::new(encoder, pairs);
+        let mut hasher = Sha256Hasher::new();
+        hasher.field(own.sha256.as_bytes());
+        targets.iter().for_each(|target| hasher.update(&target.to_le_bytes()));
+        let (rows, relevance) = own.rows.with_labels(targets);
+        TokenPairs { rows, relevance: Some(relevance), sha256: hasher.finish(), ..own }
+    }
+
+    /// The labels of the candidates by which evaluations tell relevant ones from others.
+    pub fn relevance(&self) -> &[f32] {
+        self.relevance.as_deref().unwrap_or(self.rows.labels())
     }
 
     /// Rows.
@@ -142,7 +160,7 @@ mod tests {
             queries: ids(n_queries),
             products: ids(n_products),
             rows,
-            sha256: String::new(),
+            ..TokenPairs::default()
         }
     }
 

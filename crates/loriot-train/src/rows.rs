@@ -46,6 +46,17 @@ impl Rows {
         self.queries.is_empty()
     }
 
+    /// The same rows with other labels, and the labels that they had.
+    ///
+    /// # Panics
+    ///
+    /// Unless there is one for each candidate.
+    pub fn with_labels(mut self, labels: &[f32]) -> (Rows, Vec<f32>) {
+        assert_eq!(labels.len(), self.labels.len(), "a label for each candidate");
+        let before = std::mem::replace(&mut self.labels, labels.to_vec());
+        (self, before)
+    }
+
     /// The query of each row.
     pub fn queries(&self) -> &[u32] {
         &self.queries

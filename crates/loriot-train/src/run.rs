@@ -8,16 +8,17 @@ use crate::accumulate::{StepLoss, accumulate};
 use crate::card::model_card;
 use crate::checkpoint::{self, CheckpointEvery};
 use crate::evaluation::{EvaluationError, Evaluator, NoEvaluation, check_classes};
+use crate::fitting::fit_lists;
 use crate::folder::{INTERIM, RunFolder};
 use crate::job::{Event, Job, Report, TrainError};
-use crate::loss::Loss;
+use crate::loss::{GradedLists, Loss, ProductWords};
 use crate::metrics_log::{MetricsLog, StepRecord};
 use crate::optimiser::Adam;
 use crate::output::write_model;
 use crate::pairs::TokenPairs;
 use crate::sampler::{EpochSteps, Sampler};
 use crate::schedule::Schedule;
-use crate::settings::Plan;
+use crate::settings::{Plan, TrainSettings};
 use crate::state::State;
 use loriot_encoder::DropoutRates;
 use loriot_encoder::train_model::TrainModel;
@@ -25,6 +26,7 @@ use loriot_files::{NewDir, write_atomic_bytes};
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -52,6 +54,8 @@ struct Run<'a> {
     optimiser: Adam,
     schedule: Schedule,
     loss: Box<dyn Loss>,
+    /// The same loss for the evaluation rows.
+    eval_loss: Box<dyn Loss>,
     sampler: Sampler,
     plan: Plan,
     state: State,
@@ -74,8 +78,8 @@ impl<'a> Run<'a> {
         if job.train.is_empty() {
             return Err(TrainError::NoRows);
         }
-        check_classes(job.eval.rows.labels(), job.settings.positive_threshold)?;
-        let sampler = job.settings.sampler(job.train.len());
+        check_classes(job.eval.relevance(), job.settings.positive_threshold)?;
+        let sampler = job.settings.sampler(&job.train.rows);
         let plan = job.settings.plan(&sampler);
         let mut state = State::new(job.identity(), job.encoder.isa().to_string());
         let Job { encoder, trained, settings, train, eval, mut folder, .. } = job;
@@ -86,6 +90,20 @@ impl<'a> Run<'a> {
         };
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
+        // Before a checkpoint is read, so that a resumed run fits to the same model.
+        let lists = if settings.loss.is_fitted() {
+            let sizes = settings.loss_terms.unwrap_or_default();
+            let lists = fit_lists(&model, &train, &sampler, sizes);
+            observe(Event::Fitted(&lists));
+            lists
+        } else {
+            GradedLists::default()
+        };
+        let words = match settings.loss.is_fitted() {
+            true => ProductWords::new(&eval.products),
+            false => ProductWords::default(),
+        };
+        let eval_lists = GradedLists { words: Arc::new(words), ..lists.clone() };
         for damaged in folder.damaged() {
             observe(Event::Warning(&format!("a damaged checkpoint is left out: {damaged}")));
         }
@@ -128,7 +146,8 @@ impl<'a> Run<'a> {
             model,
             optimiser,
             schedule: settings.schedule(&plan),
-            loss: settings.loss(),
+            loss: settings.loss.loss(&lists),
+            eval_loss: settings.loss.loss(&eval_lists),
             sampler,
             plan,
             state,
@@ -205,8 +224,10 @@ impl<'a> Run<'a> {
             pairs: &self.eval,
             threshold,
             batch_size: self.eval_batch_size,
-            loss: &*self.loss,
-            rows_per_step: settings.rows_per_step(),
+            loss: &*self.eval_loss,
+            steps: TrainSettings { shuffle: false, ..settings.clone() }
+                .sampler(&self.eval.rows)
+                .steps(0),
         };
         let (observe, stop) = (&mut self.observe, self.stop);
         let evaluation = evaluator.evaluate(&self.model, epoch, train_loss, &mut |done, total| {

@@ -3,11 +3,13 @@
 //! threads work is not part of it.
 
 use crate::evaluation::BestMetric;
-use crate::loss::{Loss, LossName};
-use crate::sampler::Sampler;
+use crate::loss::{LossName, Terms};
+use crate::rows::Rows;
+use crate::sampler::{Lists, Sampler};
 use crate::schedule::{Schedule, ScheduleKind};
 use loriot_encoder::batch::MAX_ROWS;
 use loriot_files::Hint;
+use std::sync::Arc;
 
 /// Settings of a run; the same settings, data, model and instruction set give the same bytes.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -16,6 +18,12 @@ pub struct TrainSettings {
     /// What is minimised. Runs from before there was a choice have the guide's.
     #[serde(default)]
     pub loss: LossName,
+    /// How long the gradients of the terms of [`LossName::GradedLists`] are made beside each other, before training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss_terms: Option<Terms>,
+    /// Whether all rows of a query are in one step.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_query: bool,
     /// Passes over the training rows.
     pub epochs: u64,
     /// Length of the run in optimiser steps; overrides `epochs`, as in transformers.
@@ -54,6 +62,8 @@ impl Default for TrainSettings {
     fn default() -> TrainSettings {
         TrainSettings {
             loss: LossName::default(),
+            loss_terms: None,
+            by_query: false,
             epochs: 3,
             max_steps: None,
             batch_size: 64,
@@ -132,30 +142,27 @@ impl TrainSettings {
         Ok(())
     }
 
-    /// What is minimised.
-    pub fn loss(&self) -> Box<dyn Loss> {
-        self.loss.loss()
-    }
-
     /// Rows of a step, but for the last of an epoch.
     pub fn rows_per_step(&self) -> usize {
         self.batch_size.saturating_mul(self.gradient_accumulation_steps)
     }
 
-    /// How the rows of the training data, `n_rows`, are cut into steps.
-    pub fn sampler(&self, n_rows: usize) -> Sampler {
+    /// How `rows` of training data are cut into steps.
+    pub fn sampler(&self, rows: &Rows) -> Sampler {
+        let rows_per_step = self.rows_per_step();
         Sampler {
-            n_rows: n_rows as u32,
-            rows_per_step: self.rows_per_step(),
+            n_rows: rows.len() as u32,
+            rows_per_step,
             seed: self.seed,
             shuffle: self.shuffle,
+            lists: self.by_query.then(|| Arc::new(Lists::new(rows, rows_per_step))),
         }
     }
 
     /// How the steps of `sampler` make epochs and the run.
     pub fn plan(&self, sampler: &Sampler) -> Plan {
         let total_steps = self.max_steps.unwrap_or(sampler.n_steps_before(self.epochs));
-        Plan { n_rows: sampler.n_rows as usize, total_steps, sampler: *sampler }
+        Plan { n_rows: sampler.n_rows as usize, total_steps, sampler: sampler.clone() }
     }
 
     /// The learning rate over the steps of `plan`.
@@ -170,7 +177,7 @@ impl TrainSettings {
 }
 
 /// Rows, steps and epochs of a run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// Training rows.
     pub n_rows: usize,
@@ -200,6 +207,12 @@ impl Plan {
 mod tests {
     use super::*;
 
+    fn pairs(n_rows: u32) -> Rows {
+        let mut rows = Rows::default();
+        (0..n_rows).for_each(|row| rows.push(row, [(row, 0.0)]));
+        rows
+    }
+
     #[test]
     fn the_defaults_are_the_guides() {
         let settings = TrainSettings::default();
@@ -212,7 +225,7 @@ mod tests {
     fn a_short_last_batch_is_a_step_of_its_own() {
         let settings =
             TrainSettings { batch_size: 4, gradient_accumulation_steps: 2, ..Default::default() };
-        let plan = settings.plan(&settings.sampler(17));
+        let plan = settings.plan(&settings.sampler(&pairs(17)));
         assert_eq!((plan.n_rows, plan.total_steps, plan.n_epochs()), (17, 9, 3));
         assert_eq!([0, 1, 2, 3].map(|epoch| plan.start_of_epoch(epoch)), [0, 3, 6, 9]);
         assert_eq!([0, 1, 2, 3].map(|epoch| plan.end_of_epoch(epoch)), [3, 6, 9, 9]);
@@ -223,7 +236,7 @@ mod tests {
         let plan = |max_steps| {
             let settings =
                 TrainSettings { max_steps: Some(max_steps), batch_size: 1, ..Default::default() };
-            settings.plan(&settings.sampler(10))
+            settings.plan(&settings.sampler(&pairs(10)))
         };
         assert_eq!((plan(7).n_epochs(), plan(7).end_of_epoch(0)), (1, 7));
         assert_eq!((plan(45).n_epochs(), plan(45).end_of_epoch(4)), (5, 45));

@@ -354,7 +354,9 @@ pub(crate) mod tests {
 
     fn check(changed: &State) -> Result<(), StateError> {
         let fresh = state();
-        let sampler = fresh.run.settings.sampler(10);
+        let mut rows = crate::rows::Rows::default();
+        (0..10).for_each(|row| rows.push(row, [(row, 0.0)]));
+        let sampler = fresh.run.settings.sampler(&rows);
         changed.check(Path::new("ck"), &fresh, &fresh.run.settings.plan(&sampler), &sampler)
     }
 

@@ -11,7 +11,8 @@ use loriot_encoder::train_model::{TrainModel, Trained};
 use loriot_encoder::{DropoutRates, Text};
 use loriot_kernels::Isa;
 use loriot_train::loss::{Loss, MultipleNegatives, mean_loss};
-use loriot_train::{Rows, TokenPairs, accumulate};
+use loriot_train::sampler::EpochSteps;
+use loriot_train::{Rows, TokenPairs, TrainSettings, accumulate};
 use std::ops::ControlFlow;
 use support::golden;
 
@@ -32,7 +33,7 @@ fn data() -> TokenPairs {
         queries: (0..4).map(|q| ids(40 + 5 * q, 2)).collect(),
         products: (0..6).map(|p| ids(70 + 4 * p, p)).collect(),
         rows,
-        sha256: String::new(),
+        ..TokenPairs::default()
     }
 }
 
@@ -142,6 +143,13 @@ fn a_loss_that_needs_the_whole_step_has_one_gradient_whatever_the_micro_batches(
     }
 }
 
+/// `rows` as they stand, so many a step.
+fn steps(rows: &Rows, rows_per_step: usize) -> EpochSteps {
+    let settings =
+        TrainSettings { batch_size: rows_per_step, shuffle: false, ..TrainSettings::default() };
+    settings.sampler(rows).steps(0)
+}
+
 /// Such a loss has the mean of its values on steps of the run's size, weighted by their rows.
 #[test]
 fn an_evaluation_takes_steps_of_the_runs_size() {
@@ -150,12 +158,12 @@ fn an_evaluation_takes_steps_of_the_runs_size() {
     let vectors = data.embed(|ids| encoder.embed_ids(ids), 3, go_on).unwrap();
     let batch = vectors.batch(&data.rows);
     let whole = LOSS.value(&batch);
-    assert_eq!(mean_loss(&LOSS, &batch, 6), whole);
+    assert_eq!(mean_loss(&LOSS, &batch, &steps(&data.rows, 6)), whole);
     let parts = [0..4, 4..6].map(|part| {
         let rows = data.rows.select(part);
         LOSS.value(&vectors.batch(&rows)) * rows.len() as f64
     });
-    let got = mean_loss(&LOSS, &batch, 4);
+    let got = mean_loss(&LOSS, &batch, &steps(&data.rows, 4));
     assert!((got - parts.iter().sum::<f64>() / 6.0).abs() < 1e-12, "{got}");
     assert!(got < whole, "fewer negatives");
 }

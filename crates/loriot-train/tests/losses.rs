@@ -7,7 +7,7 @@ mod support;
 
 use loriot_kernels::random::SplitMix64;
 use loriot_train::Rows;
-use loriot_train::loss::{Batch, LossGradient, LossName, StepSize};
+use loriot_train::loss::{Batch, GradedLists, LossGradient, LossName, ProductWords, StepSize};
 use std::collections::BTreeMap;
 use support::golden;
 
@@ -37,6 +37,12 @@ fn rows(n_candidates: &[usize], labels: &[f32]) -> Rows {
         next += n;
     }
     rows
+}
+
+/// What a run would have fitted, and products that share words.
+fn lists() -> GradedLists {
+    let products = [vec![1, 2, 3], vec![2, 3, 4], vec![5], vec![5, 6], vec![7]];
+    GradedLists { words: ProductWords::new(&products).into(), ..GradedLists::default() }
 }
 
 fn narrow(x: &[f64]) -> Vec<f32> {
@@ -76,7 +82,7 @@ fn losses_have_the_values_and_gradients_of_sentence_transformers() {
         let batch = Batch::of_each(&rows, &queries, &candidates, case.dim);
         for (name, want) in &case.losses {
             let what = format!("case {at}, {name}");
-            let loss = name.loss();
+            let loss = name.loss(&lists());
             let LossGradient { loss: value, dquery_rd, dcandidate_cd } =
                 loss.gradient(&batch, StepSize::of(&rows));
             assert!((value - want.value).abs() <= 1e-5 * want.value.max(1.0), "{what}: {value}");
@@ -89,7 +95,9 @@ fn losses_have_the_values_and_gradients_of_sentence_transformers() {
         }
     }
     let of_our_own = LossName::ALL.into_iter().filter(|name| !seen.contains(name));
-    assert_eq!(of_our_own.collect::<Vec<_>>(), [LossName::CosineSquared]);
+    let fitted = [LossName::Bce, LossName::Ranknet, LossName::GradedLists];
+    let ours = [LossName::CosineSquared].into_iter().chain(fitted);
+    assert!(of_our_own.eq(ours));
 }
 
 /// A query comes twice, and so does a product that is relevant to one query and not to another.
@@ -129,12 +137,12 @@ fn derivatives_are_the_central_differences_of_the_values() {
     let vectors = noise(step.n_rows + step.n_candidates);
     let value = |name: LossName, vectors: &[f32]| {
         let (queries, candidates) = vectors.split_at(step.n_rows * DIM);
-        name.loss().value(&Batch::of_each(&rows, queries, candidates, DIM))
+        name.loss(&lists()).value(&Batch::of_each(&rows, queries, candidates, DIM))
     };
     for name in LossName::ALL {
         let (queries, candidates) = vectors.split_at(step.n_rows * DIM);
         let batch = Batch::of_each(&rows, queries, candidates, DIM);
-        let got = name.loss().gradient(&batch, step);
+        let got = name.loss(&lists()).gradient(&batch, step);
         let got = [got.dquery_rd, got.dcandidate_cd].concat();
         assert!(got.iter().any(|&g| g != 0.0), "{name}");
         for at in 0..vectors.len() {
@@ -164,7 +172,7 @@ fn a_step_that_says_nothing_has_no_loss() {
         let rows = rows(&[1, 1, 1], &[label; 3]);
         let vectors = noise(6);
         let batch = Batch::of_each(&rows, &vectors[..3 * DIM], &vectors[3 * DIM..], DIM);
-        let got = name.loss().gradient(&batch, StepSize::of(&rows));
+        let got = name.loss(&lists()).gradient(&batch, StepSize::of(&rows));
         assert_eq!(got.loss, 0.0, "{name}");
         assert!(got.dquery_rd.iter().chain(&got.dcandidate_cd).all(|&g| g == 0.0), "{name}");
     }
@@ -178,7 +186,7 @@ fn what_is_relevant_by_another_row_is_no_negative() {
         let n = StepSize::of(rows).n_candidates;
         let (queries, candidates) = (&vectors[..rows.len() * DIM], &vectors[4 * DIM..][..n * DIM]);
         LossName::MultipleNegativesRanking
-            .loss()
+            .loss(&lists())
             .value(&Batch::of_each(rows, queries, candidates, DIM))
     };
     let mut one = Rows::default();

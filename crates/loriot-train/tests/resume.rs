@@ -5,6 +5,7 @@
 mod support;
 
 use loriot_files::Hint;
+use loriot_train::loss::LossName;
 use loriot_train::{CheckpointEvery, Event, RunFolder, Start, TrainError, TrainSettings};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,7 +25,9 @@ fn run_with_crash_sites(setup: &Setup, output: &Path, copies: &Path) -> Vec<Path
             sites.push(copy);
         }
     };
-    setup.run_observed(output, Start::New, &mut observe).unwrap();
+    let report = setup.run_observed(output, Start::New, &mut observe).unwrap();
+    assert_eq!(sites.len(), report.steps as usize + report.evaluations.len());
+    assert!(report.steps >= 12);
     sites
 }
 
@@ -32,7 +35,6 @@ fn resumes_from_everywhere(setup: &Setup) {
     let (dir, copies) = (tempdir().unwrap(), tempdir().unwrap());
     let output = dir.path().join("run");
     let sites = run_with_crash_sites(setup, &output, copies.path());
-    assert_eq!(sites.len(), 12 + 3);
     for site in sites {
         // What a crash within a write leaves behind, and half a line in the log.
         fs::create_dir(site.join(".tmp-abc")).unwrap();
@@ -71,6 +73,20 @@ fn so_it_has_without_dropout_on_rows_that_share_queries() {
     }
     let TrainSettings { hidden_dropout, attention_dropout, lora_dropout, .. } = &mut setup.settings;
     [*hidden_dropout, *attention_dropout, *lora_dropout] = [0.0; 3];
+    resumes_from_everywhere(&setup);
+}
+
+/// What the loss is fitted to is the model before training, also where the run goes on from a checkpoint.
+#[test]
+fn so_it_has_on_whole_lists_with_a_loss_that_is_fitted() {
+    let mut setup = Setup::short();
+    for rows in setup.train.chunks_mut(3) {
+        let query = rows[0].query.clone();
+        rows.iter_mut().for_each(|row| row.query.clone_from(&query));
+    }
+    setup.settings.loss = LossName::GradedLists;
+    setup.settings.by_query = true;
+    setup.settings.batch_size = 8;
     resumes_from_everywhere(&setup);
 }
 

@@ -124,7 +124,7 @@ fn name_of(option: &Arg) -> Option<String> {
     (!["config", "help", "version"].contains(&name.as_str())).then_some(name)
 }
 
-fn option_called<'c>(command: &'c Command, name: &str) -> Option<&'c Arg> {
+pub(crate) fn option_called<'c>(command: &'c Command, name: &str) -> Option<&'c Arg> {
     command.get_arguments().find(|option| name_of(option).as_deref() == Some(name))
 }
 
@@ -157,7 +157,7 @@ fn unknown_to_all(
 }
 
 /// Whether the user's own arguments hold `option`, in its long or its short form.
-fn is_given(arguments: &[OsString], option: &Arg) -> bool {
+pub(crate) fn is_given(arguments: &[OsString], option: &Arg) -> bool {
     let long = option.get_long().map(|name| format!("--{name}"));
     let short = option.get_short().map(|letter| format!("-{letter}"));
     let is_option = |argument: &&OsString| {
@@ -169,7 +169,7 @@ fn is_given(arguments: &[OsString], option: &Arg) -> bool {
 }
 
 /// `--name=value` for each value; on failure, what was found instead of one.
-fn to_arguments(option: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
+pub(crate) fn to_arguments(option: &Arg, value: &Value) -> Result<Vec<OsString>, &'static str> {
     let flag = match (option.get_long(), option.get_short()) {
         (Some(long), _) => format!("--{long}"),
         (None, short) => format!("-{}", short.expect("an option has a name")),

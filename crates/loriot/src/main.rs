@@ -4,7 +4,7 @@
 //! when the work failed and 2 when the command line was wrong. Nothing here computes: a command
 //! reads its options, calls the libraries and prints.
 //!
-//! In reading order: [`commands`] one module per command · [`help`] its layout · [`config_file`] options from a TOML file
+//! In reading order: [`commands`] one module per command · [`help`] its layout · [`config_file`] options from a TOML file · [`recipe`] options under a name
 //! · [`message`] lines to people · [`interrupt`] Ctrl-C · [`report`] errors, causes and hints · [`progress`] bars on a terminal, lines elsewhere ·
 //! [`memory`] whether a batch fits · [`lines`] lines of stdin as they arrive · [`table`] aligned columns · [`visible`] text that a terminal can be given.
 
@@ -18,6 +18,7 @@ mod lines;
 mod memory;
 mod message;
 mod progress;
+mod recipe;
 mod report;
 mod table;
 mod visible;
@@ -60,11 +61,16 @@ fn main() -> ExitCode {
     }
 }
 
+/// The command line.
+fn command() -> clap::Command {
+    help::command::<Cli>()
+}
+
 fn run() -> anyhow::Result<()> {
-    let mut command = help::command::<Cli>();
-    command.build();
-    let arguments = config_file::expand(&command, std::env::args_os().collect())?;
-    let matches = help::command::<Cli>().get_matches_from(arguments);
+    let mut built = command();
+    built.build();
+    let arguments = config_file::expand(&built, std::env::args_os().collect())?;
+    let matches = command().get_matches_from(recipe::expand(&built, arguments));
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     commands::run(cli.command)
 }

@@ -81,7 +81,7 @@ mod tests {
             queries: vec![vec![1; 3]],
             products: vec![vec![1; 5], vec![1; 9]],
             rows,
-            sha256: String::new(),
+            ..TokenPairs::default()
         };
         // 3 + 5 and 3 + 9 tokens; a batch has at most all rows.
         let per_token = 6 * 4 * 9 * 384;

@@ -6,18 +6,24 @@
 //! the whole step; [`crate::accumulate`] gives it that without keeping the activations of more than one micro-batch.
 
 mod cosent;
+pub mod fit;
+mod graded_lists;
 mod multiple_negatives;
 mod named;
 mod online_contrastive;
 mod pairs;
+mod words;
 
 pub use cosent::OrderLoss;
+pub use graded_lists::{Fit, GradedLists, Terms};
 pub use multiple_negatives::MultipleNegatives;
 pub use named::LossName;
 pub use online_contrastive::OnlineContrastive;
 pub use pairs::PairLoss;
+pub use words::ProductWords;
 
 use crate::rows::Rows;
+use crate::sampler::EpochSteps;
 
 /// A loss. It has no state: the same batch gives the same bits.
 pub trait Loss: Send + Sync {
@@ -168,25 +174,22 @@ pub fn cosine(a_d: &[f32], b_d: &[f32]) -> f64 {
     a_d.iter().zip(b_d).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum()
 }
 
-/// The loss of `batch` as evaluations report it: its mean over steps of `rows_per_step` rows taken in order, or of all rows
-/// at once where the loss is a mean over rows anyway.
-pub fn mean_loss(loss: &dyn Loss, batch: &Batch<'_>, rows_per_step: usize) -> f64 {
-    let n_rows = batch.rows.len();
+/// The loss of `batch` as evaluations report it: its mean over these steps, each weighted by its rows, or of all rows at once
+/// where the loss is a mean over rows anyway.
+pub fn mean_loss(loss: &dyn Loss, batch: &Batch<'_>, steps: &EpochSteps) -> f64 {
     if loss.adds_over_parts() {
         return loss.value(batch);
     }
-    let starts = (0..n_rows).step_by(rows_per_step);
-    let sums = starts.map(|start| {
-        let end = n_rows.min(start + rows_per_step);
-        let rows = batch.rows.select(start..end);
-        let first = batch.rows.candidates_of(start).start;
-        let query = |at: usize| batch.queries.get(start + at);
-        let candidate = |at: usize| batch.candidates.get(first + at);
-        let query_rd: Vec<f32> = (0..rows.len()).flat_map(query).copied().collect();
+    let sums = steps.iter().map(|step| {
+        let of_step = || step.iter().map(|&row| row as usize);
+        let rows = batch.rows.select(of_step());
+        let query_rd: Vec<f32> =
+            of_step().flat_map(|row| batch.queries.get(row)).copied().collect();
+        let candidates = of_step().flat_map(|row| batch.rows.candidates_of(row));
         let candidate_cd: Vec<f32> =
-            (0..rows.candidates().len()).flat_map(candidate).copied().collect();
+            candidates.flat_map(|at| batch.candidates.get(at)).copied().collect();
         let part = Batch::of_each(&rows, &query_rd, &candidate_cd, batch.queries.dim);
         loss.value(&part) * rows.len() as f64
     });
-    sums.sum::<f64>() / n_rows as f64
+    sums.sum::<f64>() / batch.rows.len() as f64
 }

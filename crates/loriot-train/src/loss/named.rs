@@ -2,6 +2,7 @@
 
 use super::Loss;
 use super::cosent::OrderLoss;
+use super::graded_lists::{GradedLists, Terms};
 use super::multiple_negatives::MultipleNegatives;
 use super::online_contrastive::OnlineContrastive;
 use super::pairs::PairLoss;
@@ -41,11 +42,17 @@ pub enum LossName {
     MultipleNegativesRanking,
     /// The same, and against all other queries.
     MultipleNegativesSymmetricRanking,
+    /// The grade by the cosine, on a scale that is fitted before training.
+    Bce,
+    /// The order of the products of each query, by grade.
+    Ranknet,
+    /// Both, and relevant products against those of other queries.
+    GradedLists,
 }
 
 impl LossName {
     /// All of them.
-    pub const ALL: [LossName; 8] = [
+    pub const ALL: [LossName; 11] = [
         LossName::CosineSquared,
         LossName::CosineSimilarity,
         LossName::Contrastive,
@@ -54,6 +61,9 @@ impl LossName {
         LossName::Angle,
         LossName::MultipleNegativesRanking,
         LossName::MultipleNegativesSymmetricRanking,
+        LossName::Bce,
+        LossName::Ranknet,
+        LossName::GradedLists,
     ];
 
     /// As it is written.
@@ -67,11 +77,25 @@ impl LossName {
             LossName::Angle => "angle",
             LossName::MultipleNegativesRanking => "multiple-negatives-ranking",
             LossName::MultipleNegativesSymmetricRanking => "multiple-negatives-symmetric-ranking",
+            LossName::Bce => "bce",
+            LossName::Ranknet => "ranknet",
+            LossName::GradedLists => "graded-lists",
         }
     }
 
-    /// The loss, with sentence-transformers' scale and margin where it has one.
-    pub fn loss(self) -> Box<dyn Loss> {
+    /// Whether it rests on what is fitted to the encoder before training.
+    pub fn is_fitted(self) -> bool {
+        matches!(self, LossName::Bce | LossName::Ranknet | LossName::GradedLists)
+    }
+
+    /// Whether it compares the products of one query.
+    pub fn is_of_lists(self) -> bool {
+        matches!(self, LossName::Ranknet | LossName::GradedLists)
+    }
+
+    /// The loss, with sentence-transformers' scale and margin where it has one. Those that are fitted are as `lists` has it.
+    pub fn loss(self, lists: &GradedLists) -> Box<dyn Loss> {
+        let only = |weights| Box::new(GradedLists { weights, ..lists.clone() });
         match self {
             LossName::CosineSquared => Box::new(PairLoss::CosineSquared),
             LossName::CosineSimilarity => Box::new(PairLoss::CosineSimilarity),
@@ -83,6 +107,9 @@ impl LossName {
             LossName::MultipleNegativesSymmetricRanking => {
                 Box::new(MultipleNegatives { symmetric: true })
             }
+            LossName::Bce => only(Terms { pointwise: 1.0, ..Terms::NONE }),
+            LossName::Ranknet => only(Terms { pairwise: 1.0, ..Terms::NONE }),
+            LossName::GradedLists => Box::new(lists.clone()),
         }
     }
 }

@@ -5,16 +5,19 @@ use super::train_display::{Display, print_report};
 use crate::interrupt::{self, Interrupted};
 use crate::memory;
 use crate::message::message;
+use crate::recipe;
 use crate::report::UsageError;
+use loriot_data::{LabelScale, Pair};
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::train_model::Trained;
-use loriot_train::loss::LossName;
+use loriot_train::loss::{LossName, Terms};
 use loriot_train::{
     BestMetric, CheckpointEvery, Event, Job, RunFolder, ScheduleKind, Start, TokenPairs,
     TrainError, TrainSettings,
 };
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -51,6 +54,17 @@ Losses (--loss), for pairs with labels from 0 to 1:
                       of the step: for the search of a whole catalogue
   multiple-negatives-symmetric-ranking
                       the same, and each product against all other queries
+  bce                 the label by the cosine, on a scale that is fitted to the
+                      model first (BiXSE): for grades, and moves little else
+  ranknet             the order of each query's products, by how sure it is
+  graded-lists        both, and relevant products against those of other
+                      queries, balanced by --loss-terms: for judged lists
+
+Recipes (--recipe):
+
+  search              judged lists of a shop's search, graded or not: whole
+                      lists in a step, graded-lists, no dropout, a LoRA of
+                      rank 16 on all linear layers, one pass
 
 All but the first three see a whole step (--batch-size times --gradient-accumulation-steps) at once, with the memory of one batch.")]
 #[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
@@ -59,6 +73,9 @@ All but the first three see a whole step (--batch-size times --gradient-accumula
      adapter to start from says, else 70]"
 )))]
 pub struct TrainArgs {
+    /// Options under one name, of which the command line can change any; see below
+    #[arg(long, value_name = "NAME", value_parser = recipe::names())]
+    recipe: Option<String>,
     #[command(flatten)]
     model: ModelOptions,
     /// Judged rows to train on: `.csv`, `.tsv`, `.jsonl`, `.json` (also gzipped) or
@@ -122,6 +139,16 @@ struct StepOptions {
     /// What is minimised; see below
     #[arg(long, value_name = "NAME", default_value_t = LossName::CosineSquared)]
     loss: LossName,
+    /// How long the gradients of the three terms of `graded-lists` are beside each other before training: grades, orders within
+    /// lists, other lists' products [default: 1,1,1]
+    #[arg(long, value_name = "P,R,N", value_parser = parse_terms)]
+    loss_terms: Option<Terms>,
+    /// Keep all rows of a query in one step
+    #[arg(long)]
+    by_query: bool,
+    /// Train on the `grade` of each row instead of its label, which evaluations go by
+    #[arg(long)]
+    grades: bool,
     /// Passes over the training rows
     #[arg(long, value_name = "N", default_value_t = 3)]
     epochs: u64,
@@ -215,6 +242,19 @@ impl OutputOptions {
     }
 }
 
+fn parse_terms(text: &str) -> Result<Terms, String> {
+    let sizes: Result<Vec<f64>, _> = text.split(',').map(str::parse).collect();
+    match sizes.as_deref() {
+        Ok(&[pointwise, pairwise, negatives])
+            if [pointwise, pairwise, negatives].iter().all(|size| (0.0..1e6).contains(size))
+                && pointwise + pairwise + negatives > 0.0 =>
+        {
+            Ok(Terms { pointwise, pairwise, negatives })
+        }
+        _ => Err("expected three numbers from 0 up, not all 0, such as `1,1,0.3`".into()),
+    }
+}
+
 /// Runs `loriot train`.
 pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
@@ -239,9 +279,10 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         let kind = if n_positive == 0 { "negative" } else { "positive" };
         message!("warning: every training row is {kind}; nothing can be told apart by them");
     }
+    let scale = scale_of_grades(&args, &train)?;
     let job = Job {
-        train: TokenPairs::new(&encoder, &train),
-        eval: TokenPairs::new(&encoder, &eval),
+        train: token_pairs(&encoder, &train, scale)?,
+        eval: token_pairs(&encoder, &eval, scale)?,
         encoder,
         trained,
         settings,
@@ -253,6 +294,9 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         stop: interrupt::watch(),
     };
     drop((train, eval));
+    if job.settings.loss.is_of_lists() {
+        check_lists(&job.train)?;
+    }
     let mut display = Display::default();
     let batch_bytes = batch_bytes(&job);
     let report = loriot_train::train(job, &mut |event| {
@@ -266,6 +310,73 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let report = report.map_err(interrupted)?;
     let OutputOptions { output, best_metric, .. } = &args.output;
     print_report(output, *best_metric, &report, duration, args.json)
+}
+
+/// The range of the training rows' grades where they are trained on: where that was asked for, and with a recipe where every
+/// row has one.
+fn scale_of_grades(args: &TrainArgs, train: &[Pair]) -> anyhow::Result<Option<LabelScale>> {
+    let all_have_one = train.iter().all(|pair| pair.grade.is_some());
+    if !args.schedule.grades && (args.recipe.is_none() || !all_have_one) {
+        return Ok(None);
+    }
+    let grades = train.iter().filter_map(|pair| pair.grade);
+    let (low, high) = grades.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), grade| {
+        (low.min(grade), high.max(grade))
+    });
+    let Some(scale) = LabelScale::new(low, high) else {
+        let found = if low == high { "is the same in all" } else { "is in none" };
+        return Err(UsageError::new(format!("a column `grade` {found} of the training rows"))
+            .with_hint("without `--grades`, labels are trained on")
+            .into());
+    };
+    message!(
+        "note: grades run from {low} to {high}: trained on as 0 to 1; labels decide evaluations"
+    );
+    Ok(Some(scale))
+}
+
+/// The rows of `pairs`, with their grades as what is trained on where these have a `scale`.
+fn token_pairs(
+    encoder: &Encoder,
+    pairs: &[Pair],
+    scale: Option<LabelScale>,
+) -> anyhow::Result<TokenPairs> {
+    let Some(scale) = scale else { return Ok(TokenPairs::new(encoder, pairs)) };
+    let target = |pair: &Pair| match pair.grade {
+        None => Err(UsageError::new(format!("line {}: the row has no grade", pair.line))
+            .with_hint("without `--grades`, labels are trained on")),
+        // One of an evaluation row beyond those of training is the nearest of them.
+        Some(grade) => {
+            Ok(scale.apply(grade.clamp(scale.low(), scale.high())).expect("it is in the range"))
+        }
+    };
+    let targets = pairs.iter().map(target).collect::<Result<Vec<f32>, UsageError>>()?;
+    Ok(TokenPairs::with_targets(encoder, pairs, &targets))
+}
+
+/// Says what lists the rows make, and refuses rows without a list to learn an order from.
+fn check_lists(pairs: &TokenPairs) -> anyhow::Result<()> {
+    let rows = &pairs.rows;
+    let mut range_of: HashMap<u32, (f32, f32, usize)> = HashMap::new();
+    for (row, &label) in rows.row_of_candidates().zip(rows.labels()) {
+        let (low, high, n) = range_of.entry(rows.queries()[row]).or_insert((label, label, 0));
+        (*low, *high, *n) = (low.min(label), high.max(label), *n + 1);
+    }
+    let n_lists = range_of.len();
+    let n_graded = range_of.values().filter(|(low, high, _)| low < high).count();
+    if n_graded == 0 {
+        let alone = range_of.values().all(|&(_, _, n)| n == 1);
+        let why = if alone { "each query has one product" } else { "no query has two labels" };
+        return Err(UsageError::new(format!("there is no order to learn: {why}"))
+            .with_hint("for pairs of a query and its product: `--loss multiple-negatives-ranking`")
+            .into());
+    }
+    let mean = rows.labels().len() as f64 / n_lists as f64;
+    message!(
+        "judged lists: {n_lists} queries with {mean:.1} products on average, {n_graded} of them with \
+         products of different grades"
+    );
+    Ok(())
 }
 
 /// What a batch of `job` keeps.
@@ -336,6 +447,8 @@ fn settings(args: &TrainArgs, encoder: &Encoder) -> TrainSettings {
     let steps = &args.schedule;
     TrainSettings {
         loss: steps.loss,
+        loss_terms: steps.loss_terms,
+        by_query: steps.by_query,
         epochs: steps.epochs,
         max_steps: steps.max_steps,
         batch_size: steps.batch_size,

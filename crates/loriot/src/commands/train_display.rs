@@ -74,6 +74,18 @@ impl Display {
                 Some(steps) => steps.say(&format!("warning: {text}")),
                 None => message!("warning: {text}"),
             },
+            Event::Fitted(lists) => {
+                let (fit, terms) = (lists.fit, lists.weights);
+                message!(
+                    "fitted to the model: grades {:.2}·(cos - {:.3}), orders {:.2}·(difference of cosines); terms {:.3}, {:.3}, {:.3}",
+                    fit.scale,
+                    -fit.bias / fit.scale,
+                    fit.pair_scale,
+                    terms.pointwise,
+                    terms.pairwise,
+                    terms.negatives
+                );
+            }
             Event::Step { record, n_rows } => {
                 self.rates.add(record, n_rows);
                 let steps = self.steps.get_or_insert_with(|| {
@@ -174,7 +186,7 @@ mod tests {
     #[test]
     fn there_is_one_bar_at_a_time_and_it_is_of_what_moves() {
         let settings = TrainSettings::default();
-        let plan = settings.plan(&settings.sampler(100));
+        let plan = settings.plan(&settings.sampler(&loriot_train::Rows::default()));
         let record =
             StepRecord { step: 1, epoch: 0, loss: 0.1, learning_rate: 0.1, tokens: 3, ms: 1.0 };
         let mut display = Display::default();
