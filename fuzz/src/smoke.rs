@@ -2,7 +2,7 @@
 //!
 //! The damage comes from a generator with a fixed start, so that a run is the same as the last one.
 //! `LORIOT_FUZZ_ROUNDS=100 cargo test -p loriot-fuzz --release` looks a hundred times as long, each round at other
-//! damage.
+//! damage. `LORIOT_FUZZ_CORPUS=fuzz/corpus` also writes the seeds there, for `cargo fuzz` to begin with.
 
 use crate::{inputs_of, targets};
 use loriot_kernels::random::SplitMix64;
@@ -25,6 +25,13 @@ const GZIP: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\xff\x2b\x2c\x4d\x2d\x
 
 /// Runs `target` over the seeds and over `n_damaged` of their damaged copies.
 fn smoke(name: &'static str, target: fn(&[u8]), seeds: Vec<Vec<u8>>, n_damaged: u64) {
+    if let Some(corpus) = std::env::var_os("LORIOT_FUZZ_CORPUS") {
+        let folder = std::path::Path::new(&corpus).join(name);
+        fs::create_dir_all(&folder).expect("a folder of the corpus can be made");
+        for (at, seed) in seeds.iter().enumerate() {
+            fs::write(folder.join(format!("seed-{at}")), seed).expect("a seed can be written");
+        }
+    }
     let rounds = std::env::var("LORIOT_FUZZ_ROUNDS").ok();
     let rounds: u64 = rounds.map_or(1, |rounds| rounds.parse().expect("a number of rounds"));
     let now = Arc::new(Mutex::new(Vec::new()));
