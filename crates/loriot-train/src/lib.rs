@@ -8,19 +8,23 @@
 //! texts are compared · [`pairs`] their token ids · [`loss`] · `accumulate` the gradient of a step · [`schedule`] ·
 //! [`sampler`] which rows come when · `optimiser` ·
 //! [`evaluation`] · [`state`] where a run stands · [`checkpoint`] · [`tensors`] their files ·
-//! [`folder`] the run folder · [`metrics_log`] · `output`, `card` what is left at the end.
+//! [`folder`] the run folder · `record` its mark · `own_files` what in it is Loriot's · `fork` a checkpoint gone on from elsewhere ·
+//! [`metrics_log`] · `output`, `card` what is left at the end.
 
 mod accumulate;
 mod card;
 pub mod checkpoint;
 pub mod evaluation;
 pub mod folder;
+mod fork;
 pub mod job;
 pub mod loss;
 pub mod metrics_log;
 mod optimiser;
 mod output;
+mod own_files;
 pub mod pairs;
+mod record;
 pub mod rows;
 pub mod run;
 pub mod sampler;
