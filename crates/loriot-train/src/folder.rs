@@ -145,9 +145,14 @@ impl RunFolder {
             }
             _ => {}
         }
-        let Found { checkpoints, mut damaged } = match start {
-            Start::New | Start::Overwrite => Found::default(),
-            Start::Latest => find_checkpoints(path)?,
+        let (mut checkpoints, mut damaged) = (Vec::new(), Vec::new());
+        match start {
+            Start::New | Start::Overwrite => {}
+            Start::Latest => {
+                let mut found = find_checkpoints(path)?;
+                damaged.append(&mut found.damaged);
+                checkpoints = found.paths();
+            }
             Start::At(checkpoint) if !checkpoint.join(STATE_FILE).is_file() => {
                 return Err(RunFolderError::NoCheckpoint(checkpoint.clone()));
             }
@@ -155,10 +160,8 @@ impl RunFolder {
                 let (checkpoint, folder) = (checkpoint.clone(), path.to_owned());
                 return Err(RunFolderError::Elsewhere { checkpoint, folder });
             }
-            Start::At(checkpoint) => {
-                Found { checkpoints: vec![checkpoint.clone()], damaged: Vec::new() }
-            }
-        };
+            Start::At(checkpoint) => checkpoints.push(checkpoint.clone()),
+        }
         if checkpoints.is_empty() && !damaged.is_empty() {
             return Err(damaged.swap_remove(0).into());
         }
@@ -282,9 +285,12 @@ impl RunFolder {
         }
         self.record = Some(record);
         if matches!(self.start, Start::At(_)) && !self.goes_on_from_elsewhere() {
-            for (later, checkpoint) in find(&self.path)?.0.into_iter().rev() {
-                if (later.0, later.1) > place {
-                    notes.extend(remove(&checkpoint)?);
+            // The latest first: a crash leaves no gap between those that are left.
+            for ((step, epoch, _), checkpoint) in
+                find_checkpoints(&self.path)?.checkpoints.iter().rev()
+            {
+                if (*step, *epoch) > place {
+                    notes.extend(remove(checkpoint)?);
                 }
             }
         }
@@ -344,7 +350,7 @@ impl RunFolder {
 
     /// Removes all but the `keep` latest checkpoints that were asked for. Returns what the user should know.
     pub(crate) fn prune(&self, keep: usize) -> Result<Vec<String>, RunFolderError> {
-        let mut checkpoints = find_checkpoints(&self.path)?.checkpoints;
+        let mut checkpoints = find_checkpoints(&self.path)?.paths();
         checkpoints.retain(|checkpoint| !is_interim(checkpoint));
         let n_old = checkpoints.len().saturating_sub(keep);
         let mut notes = Vec::new();
@@ -390,40 +396,40 @@ fn stands_in(path: &Path, checkpoint: &Path) -> bool {
     checkpoint.is_some_and(|checkpoint| checkpoint.parent() == canonical(path).as_deref())
 }
 
-/// The checkpoints in a run folder.
-#[derive(Default)]
-struct Found {
-    /// Those whose state can be read, the earliest first.
-    checkpoints: Vec<PathBuf>,
-    damaged: Vec<StateError>,
-}
-
-/// Finds the checkpoints in the run folder `path`. One of another version is an error: whether it is the latest is unknown.
-fn find_checkpoints(path: &Path) -> Result<Found, RunFolderError> {
-    let (found, damaged) = find(path)?;
-    let checkpoints = found.into_iter().map(|(_, checkpoint)| checkpoint).collect();
-    Ok(Found { checkpoints, damaged })
-}
-
 /// Where a checkpoint stands in its run: steps, evaluated epochs, and whether it was asked for. `step_N` stands before the
 /// evaluation that ends an epoch and `epoch_N` after it; of two at one place, the one that was asked for comes later.
 type Place = (u64, u64, bool);
 
-/// The same, with their places.
-fn find(path: &Path) -> Result<(Vec<(Place, PathBuf)>, Vec<StateError>), RunFolderError> {
-    let (mut found, mut damaged) = (Vec::new(), Vec::new());
+/// The checkpoints in a run folder.
+#[derive(Default)]
+struct Found {
+    /// Those whose state can be read, the earliest first.
+    checkpoints: Vec<(Place, PathBuf)>,
+    damaged: Vec<StateError>,
+}
+
+impl Found {
+    fn paths(self) -> Vec<PathBuf> {
+        self.checkpoints.into_iter().map(|(_, path)| path).collect()
+    }
+}
+
+/// Finds the checkpoints in the run folder `path`. One of another version is an error: whether it is the latest is unknown.
+fn find_checkpoints(path: &Path) -> Result<Found, RunFolderError> {
+    let mut found = Found::default();
     for name in names(path)?.iter().filter(|name| is_checkpoint(name)) {
         let checkpoint = path.join(name);
         match State::open(&checkpoint) {
             Ok(state) => {
-                found.push(((state.step, state.epoch, !is_interim(&checkpoint)), checkpoint));
+                let place = (state.step, state.epoch, !is_interim(&checkpoint));
+                found.checkpoints.push((place, checkpoint));
             }
-            Err(error) if error.is_damage() => damaged.push(error),
+            Err(error) if error.is_damage() => found.damaged.push(error),
             Err(error) => return Err(error.into()),
         }
     }
-    found.sort();
-    Ok((found, damaged))
+    found.checkpoints.sort();
+    Ok(found)
 }
 
 /// Names in a folder; none if there is no folder.
@@ -587,7 +593,7 @@ mod tests {
             checkpoint(dir.path(), &format!("step_{step}"), step, 0);
         }
         RunFolder::open(dir.path(), &Start::Latest).unwrap().prune(1).unwrap();
-        assert_eq!(find_checkpoints(dir.path()).unwrap().checkpoints, [dir.path().join("step_10")]);
+        assert_eq!(find_checkpoints(dir.path()).unwrap().paths(), [dir.path().join("step_10")]);
     }
 
     #[test]
