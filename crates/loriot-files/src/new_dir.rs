@@ -109,17 +109,14 @@ fn aside(target: &Path) -> PathBuf {
 
 /// Clears up after a run that was killed while it wrote `target`: brings back what it had moved aside and
 /// not replaced yet, and removes its temporary files and folders. The caller is the only writer of `target`.
-pub(crate) fn recover(target: &Path) -> io::Result<()> {
+pub fn recover(target: &Path) -> io::Result<()> {
     let aside = aside(target);
     if aside.symlink_metadata().is_ok() && target.symlink_metadata().is_err() {
         disk::rename(&aside, target)?;
         disk::sync_folder(parent(target))?;
     }
     let prefix = temporary_prefix(target);
-    let is_stale = |name: &str| {
-        let random = name.strip_prefix(&prefix);
-        random.is_some_and(|r| r.len() == 6 && r.bytes().all(|byte| byte.is_ascii_alphanumeric()))
-    };
+    let is_stale = |name: &str| name.strip_prefix(&prefix).is_some_and(is_random);
     for entry in fs::read_dir(parent(target))? {
         let entry = entry?;
         let is_stale = entry.file_name().to_str().is_some_and(is_stale);
@@ -128,6 +125,22 @@ pub(crate) fn recover(target: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The output NAME whose unfinished write `name` is, if it has exactly the form `.tmp-NAME-??????` or
+/// `.tmp-NAME.old`: what [`recover`] takes for its own.
+pub fn unfinished_name(name: &str) -> Option<&str> {
+    let name = name.strip_prefix(".tmp-")?;
+    let target = match name.rsplit_once('-') {
+        Some((target, random)) if is_random(random) => target,
+        _ => name.strip_suffix(".old")?,
+    };
+    (!target.is_empty()).then_some(target)
+}
+
+/// Whether this can be what a temporary name ends in.
+fn is_random(end: &str) -> bool {
+    end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 /// Whether nothing stands at `path`, an empty folder counting as nothing.
@@ -164,6 +177,21 @@ mod tests {
         let new = NewDir::begin(&target, true).unwrap();
         fs::write(new.path().join("new"), "2").unwrap();
         (dir, target, new)
+    }
+
+    #[test]
+    fn an_unfinished_write_is_known_by_its_exact_name() {
+        assert_eq!(unfinished_name(".tmp-best-a1B2c3"), Some("best"));
+        assert_eq!(unfinished_name(".tmp-out-er-abcdef"), Some("out-er"));
+        assert_eq!(unfinished_name(".tmp-best.old"), Some("best"));
+        for other in [".tmp-thesis", ".tmp-best-abcde", ".tmp-best-ab_def", ".tmp--abcdef", "best"]
+        {
+            assert_eq!(unfinished_name(other), None, "{other}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("best");
+        drop(NewDir::begin(&target, true).unwrap().staged.keep());
+        assert_eq!(unfinished_name(&entries(dir.path())[0]), Some("best"));
     }
 
     #[test]

@@ -8,7 +8,8 @@
 //! texts are compared · [`pairs`] their token ids · [`loss`] · `fitting` what it learns of the encoder first · `accumulate` the gradient of a step · [`schedule`] ·
 //! [`sampler`] which rows come when · `optimiser` ·
 //! [`evaluation`] · [`state`] where a run stands · [`checkpoint`] · [`tensors`] their files ·
-//! [`folder`] the run folder · [`metrics_log`] · `output`, `card` what is left at the end.
+//! [`folder`] the run folder · `record` its mark · `own_files` what in it is Loriot's · `fork` a checkpoint gone on from elsewhere ·
+//! [`metrics_log`] · `output`, `card` what is left at the end.
 
 mod accumulate;
 mod card;
@@ -16,12 +17,15 @@ pub mod checkpoint;
 pub mod evaluation;
 mod fitting;
 pub mod folder;
+mod fork;
 pub mod job;
 pub mod loss;
 pub mod metrics_log;
 mod optimiser;
 mod output;
+mod own_files;
 pub mod pairs;
+mod record;
 pub mod rows;
 pub mod run;
 pub mod sampler;

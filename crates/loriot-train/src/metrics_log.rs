@@ -10,12 +10,12 @@
 //! short), so that the file ends as that of a run without a break; only `ms` may differ.
 
 use crate::evaluation::Evaluation;
-use loriot_files::{OutputError, write_atomic};
+use loriot_files::{OutputError, disk, write_atomic, write_atomic_bytes};
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// The log's name in a run folder. It is the first file of a run, and marks the folder as one.
+/// The log's name in a run folder.
 pub const METRICS_FILE: &str = "metrics.jsonl";
 
 /// One optimiser step.
@@ -80,7 +80,7 @@ impl MetricsLog {
 
     /// Waits until all lines are on the disk, as they must be before a checkpoint counts on them.
     pub fn sync(&self) -> Result<(), OutputError> {
-        self.file.sync_all().map_err(OutputError::io(&self.path))
+        disk::sync(&self.file, &self.path).map_err(OutputError::io(&self.path))
     }
 
     fn append(&mut self, line: &Line) -> Result<(), OutputError> {
@@ -91,11 +91,46 @@ impl MetricsLog {
     }
 }
 
+/// Whether the first line of the file `path` is one that this module writes.
+pub(crate) fn is_log(path: &Path) -> bool {
+    /// A line of ours is some 500 bytes.
+    const LIMIT_BYTES: u64 = 1 << 16;
+    let Ok(file) = loriot_files::open_regular(path) else { return false };
+    let mut line = String::new();
+    let read = BufReader::new(file.take(LIMIT_BYTES)).read_line(&mut line);
+    read.is_ok() && serde_json::from_str::<Line>(&line).is_ok()
+}
+
+/// Gives the new run folder `to` the lines that the log in `from` has for the first `step` steps and for exactly these
+/// `evaluations`. `false`, with no change, where it has other ones.
+pub(crate) fn copy_lines(
+    from: &Path,
+    to: &Path,
+    step: u64,
+    evaluations: &[Evaluation],
+) -> Result<bool, OutputError> {
+    // The first evaluation is that of epoch -1.
+    let kept = lines_until(&from.join(METRICS_FILE), step, evaluations.len() as u64 - 1)?;
+    let (mut n_steps, mut found) = (0, Vec::new());
+    for line in kept.split_inclusive(|&byte| byte == b'\n') {
+        match serde_json::from_slice(line) {
+            Ok(Line::Step(_)) => n_steps += 1,
+            Ok(Line::Eval { evaluation, .. }) => found.push(evaluation),
+            Err(_) => {}
+        }
+    }
+    let is_whole = n_steps == step && found == evaluations;
+    if is_whole {
+        write_atomic_bytes(&to.join(METRICS_FILE), &kept)?;
+    }
+    Ok(is_whole)
+}
+
 /// The lines at the head of the log that were written by the first `step` steps and `epochs` evaluations.
 fn lines_until(path: &Path, step: u64, epochs: u64) -> Result<Vec<u8>, OutputError> {
     let file = match File::open(path) {
         Ok(file) => file,
-        // A checkpoint may be continued in a new folder.
+        // A checkpoint may be continued in a new folder, and its own may have lost the log.
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(OutputError::io(path)(error)),
     };

@@ -9,12 +9,14 @@ use crate::card::model_card;
 use crate::checkpoint::{self, CheckpointEvery};
 use crate::evaluation::{EvaluationError, Evaluator, NoEvaluation, check_classes};
 use crate::fitting::fit_lists;
-use crate::folder::{INTERIM, RunFolder};
+use crate::folder::RunFolder;
+use crate::fork::fork;
 use crate::job::{Event, Job, Report, TrainError};
 use crate::loss::{GradedLists, Loss, ProductWords};
 use crate::metrics_log::{MetricsLog, StepRecord};
 use crate::optimiser::Adam;
 use crate::output::write_model;
+use crate::own_files::{BEST, INTERIM};
 use crate::pairs::TokenPairs;
 use crate::sampler::{EpochSteps, Sampler};
 use crate::schedule::Schedule;
@@ -31,7 +33,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Trains, evaluates and saves, from the beginning or from a checkpoint. `observe` hears of it.
+///
+/// A run that is resumed and [finished](RunFolder::finished) is reported, and nothing of it is changed.
 pub fn train(job: Job, observe: &mut dyn FnMut(Event<'_>)) -> Result<Report, TrainError> {
+    if let Some(state) = job.folder.finished().cloned() {
+        job.folder.check_run(&State::new(job.identity(), job.encoder.isa().to_string()))?;
+        job.folder.clear_up()?;
+        return Ok(report(state));
+    }
     let mut run = Run::new(job, observe)?;
     if run.state.evaluations.is_empty() {
         run.evaluate(None)?;
@@ -81,7 +90,11 @@ impl<'a> Run<'a> {
         check_classes(job.eval.relevance(), job.settings.positive_threshold)?;
         let sampler = job.settings.sampler(&job.train.rows);
         let plan = job.settings.plan(&sampler);
-        let mut state = State::new(job.identity(), job.encoder.isa().to_string());
+        let fresh = State::new(job.identity(), job.encoder.isa().to_string());
+        if job.folder.checkpoint().is_none() {
+            job.folder.check_run(&fresh)?;
+        }
+        let mut state = fresh.clone();
         let Job { encoder, trained, settings, train, eval, mut folder, .. } = job;
         let rates = DropoutRates {
             hidden: settings.hidden_dropout,
@@ -130,14 +143,19 @@ impl<'a> Run<'a> {
             state = State { schema_version, isa, run, ..saved };
             break;
         }
-        folder.begin()?;
+        for note in folder.begin(&fresh, (state.step, state.epoch))? {
+            observe(Event::Warning(&note));
+        }
+        if folder.goes_on_from_elsewhere() {
+            for note in fork(&mut folder, &state, &model, &optimiser)? {
+                observe(Event::Warning(&note));
+            }
+        }
         let after = folder.checkpoint().map(|_| (state.step, state.epoch));
         let interim = Interim {
             every: job.interim_every,
             last: Instant::now(),
-            saved: after
-                .filter(|_| folder.holds_its_checkpoint())
-                .zip(folder.checkpoint().map(Path::to_owned)),
+            saved: after.zip(folder.checkpoint().map(Path::to_owned)),
         };
         let log = MetricsLog::open(folder.path(), after)?;
         let n_parameters = model.parameters().n_values();
@@ -200,7 +218,9 @@ impl<'a> Run<'a> {
         let metric = self.state.run.settings.best_metric;
         let is_best = metric.best(&self.state.evaluations) == self.state.evaluations.last();
         if is_best {
-            let best = NewDir::begin(&self.folder.path().join("best"), true)?;
+            let note = self.folder.make_room(BEST)?;
+            self.warn(note);
+            let best = NewDir::begin(&self.folder.path().join(BEST), true)?;
             self.write_model_with_card(best.path())?;
             best.commit()?;
         }
@@ -298,9 +318,12 @@ impl<'a> Run<'a> {
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
         let dir = self.write_checkpoint(name)?;
         if let Some(keep) = self.keep_checkpoints {
-            self.folder.prune(keep)?;
+            let notes = self.folder.prune(keep)?;
+            self.warn(notes);
         }
-        Ok(self.folder.remove_interim(self.place(), Some(&dir))?)
+        let notes = self.folder.remove_interim(self.place(), Some(&dir))?;
+        self.warn(notes);
+        Ok(())
     }
 
     /// Writes a checkpoint that goes when a later one is there. Where one of this place is there already, it does.
@@ -316,7 +339,8 @@ impl<'a> Run<'a> {
             return Ok(dir.clone());
         }
         let dir = self.write_checkpoint(&format!("{INTERIM}{name}"))?;
-        self.folder.remove_interim(self.place(), Some(&dir))?;
+        let notes = self.folder.remove_interim(self.place(), Some(&dir))?;
+        self.warn(notes);
         Ok(dir)
     }
 
@@ -325,6 +349,8 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         self.check_finite()?;
         self.log.sync()?;
+        let note = self.folder.make_room(name)?;
+        self.warn(note);
         let dir = self.folder.path().join(name);
         checkpoint::write(&dir, &self.model, &self.optimiser, &self.state)?;
         self.interim.saved(self.place(), &dir, begun.elapsed());
@@ -337,13 +363,17 @@ impl<'a> Run<'a> {
     }
 
     /// Leaves the model after the last step in the run folder.
-    fn finish(self) -> Result<Report, TrainError> {
-        self.write_model_with_card(self.folder.path())?;
+    fn finish(mut self) -> Result<Report, TrainError> {
+        let staged = self.folder.stage_model()?;
+        self.write_model_with_card(staged.path())?;
         self.log.sync()?;
-        self.folder.remove_interim((u64::MAX, u64::MAX), None)?;
-        let best = self.state.run.settings.best_metric.best(&self.state.evaluations);
-        let best_epoch = best.map_or(-1, |best| best.epoch);
-        Ok(Report { best_epoch, evaluations: self.state.evaluations, steps: self.state.step })
+        let notes = self.folder.finish(staged, &self.state)?;
+        self.warn(notes);
+        Ok(report(self.state))
+    }
+
+    fn warn(&mut self, notes: impl IntoIterator<Item = String>) {
+        notes.into_iter().for_each(|note| (self.observe)(Event::Warning(&note)));
     }
 
     fn write_model_with_card(&self, dir: &Path) -> Result<(), TrainError> {
@@ -367,6 +397,13 @@ impl<'a> Run<'a> {
     }
 }
 
+/// The report of a run that ended in `state`.
+fn report(state: State) -> Report {
+    let best = state.run.settings.best_metric.best(&state.evaluations);
+    let best_epoch = best.map_or(-1, |best| best.epoch);
+    Report { best_epoch, evaluations: state.evaluations, steps: state.step }
+}
+
 /// When the run leaves a checkpoint that nobody asked for.
 struct Interim {
     /// Longest time without a checkpoint; made longer where writing one takes more than a twentieth of it. Zero is after
@@ -374,7 +411,7 @@ struct Interim {
     every: Duration,
     /// When there was a checkpoint, or the run began.
     last: Instant,
-    /// The place of the last checkpoint (steps, epochs) and its folder, if it stands in the run folder.
+    /// The place of the last checkpoint (steps, epochs) and its folder.
     saved: Option<((u64, u64), PathBuf)>,
 }
 

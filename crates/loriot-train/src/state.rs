@@ -219,7 +219,11 @@ impl State {
     /// Reads the state of the checkpoint in `dir`.
     pub fn open(dir: &Path) -> Result<State, StateError> {
         let path = dir.join(STATE_FILE);
-        let value: Value = read_json(&path, LIMIT_BYTES)?;
+        State::from_json(read_json(&path, LIMIT_BYTES)?, path)
+    }
+
+    /// The state that stands as `value` in the file `path`.
+    pub(crate) fn from_json(value: Value, path: PathBuf) -> Result<State, StateError> {
         match value.get("schema_version") {
             Some(version)
                 if version.as_u64().is_some_and(|v| (1..=SCHEMA_VERSION).contains(&v)) => {}
@@ -245,14 +249,7 @@ impl State {
         sampler: &Sampler,
     ) -> Result<(), StateError> {
         let path = dir.join(STATE_FILE);
-        let mut run = fresh.run.clone();
-        if self.schema_version == 1 {
-            run.model.tokenizer_sha256 = run.model.tokenizer_sha256_v1.clone();
-            run.model.computation = None;
-        }
-        if let Some((name, expected, found)) = first_difference(&self.run, &run) {
-            return Err(StateError::OtherRun { path, name, expected, found });
-        }
+        self.check_run(&path, fresh)?;
         let contradiction = |what| Err(StateError::Contradiction { path, what });
         let State { step, epoch, position, .. } = *self;
         let first_step = plan.start_of_epoch(epoch);
@@ -273,6 +270,21 @@ impl State {
             ));
         }
         Ok(())
+    }
+
+    /// Refuses the state read from the file `path` if `fresh` began another run.
+    pub(crate) fn check_run(&self, path: &Path, fresh: &State) -> Result<(), StateError> {
+        let mut run = fresh.run.clone();
+        if self.schema_version == 1 {
+            run.model.tokenizer_sha256 = run.model.tokenizer_sha256_v1.clone();
+            run.model.computation = None;
+        }
+        match first_difference(&self.run, &run) {
+            Some((name, expected, found)) => {
+                Err(StateError::OtherRun { path: path.to_owned(), name, expected, found })
+            }
+            None => Ok(()),
+        }
     }
 }
 

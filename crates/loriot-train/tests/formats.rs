@@ -20,8 +20,15 @@ fn a_checkpoint_of_version_1_is_gone_on_from() {
     let run = dir.path().join("run");
     copy_folder(&stored, &run);
     let setup = Setup { checkpoint: CheckpointEvery::Steps(9), ..Setup::short() };
+    let changed = Setup { max_length: 47, ..setup.clone() };
+    let error = changed.run(&run, Start::Latest).unwrap_err();
+    assert!(error.to_string().contains("`max_length` was `48` there"), "{error}");
     let report = setup.run(&run, Start::Latest).unwrap();
     assert_eq!((report.steps, report.evaluations.len()), (12, 3));
+    for file in ["loriot_run.json", "epoch_1/state.json"].map(|name| run.join(name)) {
+        let now = std::fs::read_to_string(&file);
+        assert!(now.is_ok_and(|text| text.contains("\"schema_version\": 2")) || !file.exists());
+    }
     // The log that was written with the checkpoint tells the losses of the steps after it as well.
     let (got, want) = (losses(&run), losses(&stored));
     assert_eq!(got.len(), 12);

@@ -37,8 +37,8 @@ fn resumes_from_everywhere(setup: &Setup) {
     let sites = run_with_crash_sites(setup, &output, copies.path());
     for site in sites {
         // What a crash within a write leaves behind, and half a line in the log.
-        fs::create_dir(site.join(".tmp-abc")).unwrap();
-        fs::write(site.join(".tmp-abc/state.json"), "{").unwrap();
+        fs::create_dir(site.join(".tmp-step_2-aB3dEf")).unwrap();
+        fs::write(site.join(".tmp-step_2-aB3dEf/state.json"), "{").unwrap();
         let mut log = fs::read(site.join("metrics.jsonl")).unwrap();
         log.extend(b"{\"event\":\"st");
         fs::write(site.join("metrics.jsonl"), log).unwrap();
@@ -93,27 +93,223 @@ fn so_it_has_on_whole_lists_with_a_loss_that_is_fitted() {
 #[test]
 fn a_finished_run_that_is_resumed_stays_as_it_is() {
     let dir = tempdir().unwrap();
-    let (once, twice) = (dir.path().join("once"), dir.path().join("twice"));
+    let run = dir.path().join("run");
     let setup = Setup::short();
-    setup.run(&once, Start::New).unwrap();
-    copy_folder(&once, &twice);
-    let report = setup.run(&twice, Start::Latest).unwrap();
-    assert_eq!((report.steps, report.evaluations.len()), (12, 3));
-    assert_same_files(&twice, &once);
+    setup.run(&run, Start::New).unwrap();
+    // Nobody but the user touches a finished run: files, and when they were written.
+    let look = || {
+        let written = |name: &String| fs::metadata(run.join(name)).unwrap().modified().unwrap();
+        let contents = support::contents(&run);
+        (contents.keys().map(written).collect::<Vec<_>>(), contents)
+    };
+    let stays = |start: &Start| {
+        let before = look();
+        let report = setup.run(&run, start.clone()).unwrap();
+        assert_eq!((report.steps, report.evaluations.len()), (12, 3));
+        let mut changed = setup.clone();
+        changed.settings.learning_rate = 0.1;
+        let error = changed.run(&run, start.clone()).unwrap_err();
+        let want = "`learning_rate` was `0.005` there and is `0.1` now";
+        assert!(error.to_string().ends_with(want), "{error}");
+        assert!(look() == before);
+    };
+    stays(&Start::Latest);
+    stays(&Start::At(run.join("step_4")));
+    // Somebody saves space.
+    for step in (2..=12).step_by(2) {
+        fs::remove_dir_all(run.join(format!("step_{step}"))).unwrap();
+    }
+    stays(&Start::Latest);
+    // What is left of its model is not trained anew unasked.
+    fs::remove_file(run.join("adapter_model.safetensors")).unwrap();
+    let before = look();
+    let error = setup.run(&run, Start::Latest).unwrap_err();
+    assert!(error.to_string().contains("holds a trained model and no checkpoint"), "{error}");
+    assert!(error.hint().unwrap().contains("`--overwrite` replaces it"));
+    assert!(look() == before);
 }
 
 #[test]
-fn an_early_checkpoint_can_be_gone_back_to_in_place_or_elsewhere() {
+fn a_run_without_a_checkpoint_is_resumed_as_the_run_that_it_is() {
+    let (dir, copies) = (tempdir().unwrap(), tempdir().unwrap());
+    let setup = Setup { checkpoint: CheckpointEvery::Epoch, ..Setup::short() };
+    let undisturbed = dir.path().join("run");
+    let sites = run_with_crash_sites(&setup, &undisturbed, copies.path());
+    let mut changed = setup.clone();
+    changed.settings.seed = 7;
+    let before = support::contents(&sites[3]);
+    let error = changed.run(&sites[3], Start::Latest).unwrap_err();
+    assert!(error.to_string().contains("`seed` was `42` there and is `7` now"), "{error}");
+    assert!(support::contents(&sites[3]) == before);
+    // Killed after the best model of the first epoch, before the checkpoint of that epoch.
+    copy_folder(&undisturbed.join("best"), &sites[3].join("best"));
+    setup.run(&sites[3], Start::Latest).unwrap();
+    assert_same_files(&sites[3], &undisturbed);
+    changed.run(&sites[4], Start::Overwrite).unwrap();
+}
+
+#[test]
+fn an_early_checkpoint_can_be_gone_back_to() {
     let dir = tempdir().unwrap();
-    let (run, elsewhere) = (dir.path().join("run"), dir.path().join("elsewhere"));
+    let run = dir.path().join("run");
     let setup = Setup::short();
     setup.run(&run, Start::New).unwrap();
     let before = support::contents(&run);
-    setup.run(&run, Start::At(run.join("step_4"))).unwrap();
+    support::reopen(&run);
+    let mut names = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Started { step, .. } = event {
+            assert_eq!(step, 4);
+            names = (1..=12).filter(|step| run.join(format!("step_{step}")).exists()).collect();
+        }
+    };
+    setup.run_observed(&run, Start::At(run.join("step_4")), &mut observe).unwrap();
+    assert_eq!(names, [2, 4], "the log would not reach to later ones");
     assert_eq!(support::contents(&run), before);
-    setup.run(&elsewhere, Start::At(run.join("step_4"))).unwrap();
+}
+
+/// The files of a run, but for some.
+fn contents_without(
+    dir: &Path,
+    left_out: impl Fn(&str) -> bool,
+) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut found = support::contents(dir);
+    found.retain(|name, _| !left_out(name));
+    found
+}
+
+#[test]
+fn a_checkpoint_is_gone_on_from_in_a_new_folder_as_if_the_run_had_come_to_it_there() {
+    let dir = tempdir().unwrap();
+    let run = dir.path().join("run");
+    for checkpoint in [CheckpointEvery::Steps(2), CheckpointEvery::Epoch] {
+        let mut setup = Setup { checkpoint, ..Setup::short() };
+        for (name, earlier) in [
+            ("step_4", &["step_2"][..]),
+            ("step_10", &["step_2", "step_4", "step_6", "step_8"]),
+            ("epoch_0", &[]),
+            ("epoch_1", &["epoch_0"]),
+        ] {
+            let new = dir.path().join(name);
+            if name.starts_with("epoch") != (checkpoint == CheckpointEvery::Epoch) {
+                continue;
+            }
+            // The best epoch may be the first or the last: no later one is better by the one or the other.
+            for learning_rate in [5e-3, 1.0] {
+                setup.settings.learning_rate = learning_rate;
+                setup.run(&run, Start::New).unwrap();
+                setup.run(&new, Start::At(run.join(name))).unwrap();
+                let is_earlier = |file: &str| earlier.contains(&file.split('/').next().unwrap());
+                assert!(support::contents(&new) == contents_without(&run, is_earlier), "{name}");
+                fs::remove_dir_all(&new).unwrap();
+                fs::remove_dir_all(&run).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_that_stands_alone_is_gone_on_from_and_what_is_missing_is_said() {
+    let dir = tempdir().unwrap();
+    let [run, alone, new] = ["run", "alone", "new"].map(|name| dir.path().join(name));
+    let setup = Setup::short();
+    setup.run(&run, Start::New).unwrap();
+    copy_folder(&run.join("step_8"), &alone.join("copy"));
+    let mut warnings = Vec::new();
+    let mut observe = |event: Event<'_>| {
+        if let Event::Warning(text) = event {
+            warnings.push(text.to_owned());
+        }
+    };
+    setup.run_observed(&new, Start::At(alone.join("copy")), &mut observe).unwrap();
+    let said = |want: &str| warnings.iter().any(|text| text.contains(want));
+    assert!(said("the log of the run is not beside `"), "{warnings:?}");
+    assert!(said("the model after epoch 0, the best so far, is not beside `"), "{warnings:?}");
     let adapter = |dir: &Path| fs::read(dir.join("adapter_model.safetensors")).unwrap();
-    assert_eq!(adapter(&elsewhere), adapter(&run));
+    assert_eq!(adapter(&new), adapter(&run));
+    assert!(new.join("step_8/state.json").is_file());
+}
+
+#[test]
+fn two_runs_are_not_mixed_in_one_folder() {
+    let dir = tempdir().unwrap();
+    let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+    let setup = Setup::short();
+    setup.run(&a, Start::New).unwrap();
+    let mut other = setup.clone();
+    other.settings.seed = 2;
+    other.run(&b, Start::New).unwrap();
+    let before = support::contents(&a);
+    for (setup, checkpoint) in [(&other, &b), (&setup, &b)] {
+        let start = Start::At(checkpoint.join("step_4"));
+        let error = setup.run(&a, start).unwrap_err();
+        assert!(error.to_string().contains("is no checkpoint of the run in `"), "{error}");
+        assert!(support::contents(&a) == before);
+    }
+}
+
+/// As before there was a record.
+fn without_record(run: &Path, old: &Path) {
+    copy_folder(run, old);
+    fs::remove_file(old.join("loriot_run.json")).unwrap();
+}
+
+#[test]
+fn a_run_from_before_there_was_a_record_is_resumed_and_overwritten() {
+    let (dir, copies) = (tempdir().unwrap(), tempdir().unwrap());
+    for setup in [Setup::short(), Setup { adapter: None, ..Setup::short() }] {
+        let dir = tempfile::tempdir_in(dir.path()).unwrap();
+        let copies = tempfile::tempdir_in(copies.path()).unwrap();
+        let [run, old] = ["run", "old"].map(|name| dir.path().join(name));
+        let sites = run_with_crash_sites(&setup, &run, copies.path());
+        for site in [&sites[1], &sites[8], &run] {
+            for start in [Start::Latest, Start::Overwrite] {
+                without_record(site, &old);
+                let error = setup.run(&old, Start::New).unwrap_err().to_string();
+                assert!(error.ends_with("holds a training run already"), "{error}");
+                fs::write(old.join("notes.txt"), "mine").unwrap();
+                setup.run(&old, start).unwrap();
+                fs::remove_file(old.join("notes.txt")).unwrap();
+                assert_same_files(&old, &run);
+                fs::remove_dir_all(&old).unwrap();
+            }
+        }
+        // Its model is the only thing that is left.
+        without_record(&run, &old);
+        for step in (2..=12).step_by(2) {
+            fs::remove_dir_all(old.join(format!("step_{step}"))).unwrap();
+        }
+        let before = support::contents(&old);
+        let error = setup.run(&old, Start::Latest).unwrap_err();
+        assert!(error.to_string().contains("holds a trained model and no checkpoint"), "{error}");
+        assert!(support::contents(&old) == before);
+    }
+}
+
+#[test]
+fn what_somebody_put_into_a_run_is_kept_and_that_is_said() {
+    let dir = tempdir().unwrap();
+    let [run, undisturbed] = ["run", "undisturbed"].map(|name| dir.path().join(name));
+    let mut setup = Setup { checkpoint: CheckpointEvery::Epoch, ..Setup::short() };
+    setup.keep_checkpoints = Some(1);
+    setup.run(&undisturbed, Start::New).unwrap();
+    let mut warnings = Vec::new();
+    let mut observe = |event: Event<'_>| match event {
+        Event::Step { record, .. } if record.step == 7 => {
+            fs::write(run.join("README.md"), "mine").unwrap();
+            fs::write(run.join("epoch_0/notes.txt"), "mine").unwrap();
+            fs::write(run.join("best/.DS_Store"), "nobody's").unwrap();
+        }
+        Event::Warning(text) => warnings.push(text.to_owned()),
+        _ => {}
+    };
+    setup.run_observed(&run, Start::New, &mut observe).unwrap();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for kept in ["epoch_0.kept/notes.txt", "README.md.kept"] {
+        assert_eq!(fs::read(run.join(kept)).unwrap(), b"mine");
+    }
+    let is_kept = |name: &str| name.contains(".kept") || name.ends_with(".DS_Store");
+    assert!(contents_without(&run, is_kept) == support::contents(&undisturbed));
 }
 
 #[test]
@@ -164,6 +360,7 @@ fn a_damaged_checkpoint_that_was_named_is_refused_and_nothing_is_changed() {
     let setup = Setup::short();
     let run = dir.path().join("run");
     setup.run(&run, Start::New).unwrap();
+    support::reopen(&run);
     let latest = run.join("step_12");
     for (file, want) in DAMAGES {
         let good = fs::read(latest.join(file)).unwrap();
@@ -188,6 +385,7 @@ fn a_damaged_checkpoint_is_passed_over_for_the_latest_whole_one() {
         for (file, want) in DAMAGES {
             let copy = copies.path().join(format!("{damaged}_{file}"));
             copy_folder(&run, &copy);
+            support::reopen(&copy);
             let path = copy.join(damaged).join(file);
             let good = fs::read(&path).unwrap();
             fs::write(&path, "").unwrap();
@@ -218,6 +416,7 @@ fn where_every_checkpoint_is_damaged_the_run_does_not_begin_anew_by_itself() {
         (Setup { checkpoint: CheckpointEvery::Epoch, ..Setup::short() }, dir.path().join("run"));
     setup.run(&run, Start::New).unwrap();
     for file in ["state.json", "optimiser.safetensors"] {
+        support::reopen(&run);
         for epoch in ["epoch_0", "epoch_1"] {
             fs::write(run.join(epoch).join(file), "").unwrap();
         }
@@ -324,29 +523,6 @@ fn one_folder_has_one_run_at_a_time() {
     let is_said = |error: &String| error.ends_with("run` is being written by another process");
     assert!(refused.iter().all(is_said), "{refused:?}");
     RunFolder::open(&run, &Start::Latest).unwrap();
-}
-
-/// Written by `Setup::short` at step 8, when `state.json` was at version 1.
-#[test]
-fn a_checkpoint_of_version_1_goes_on_to_the_same_end() {
-    let dir = tempdir().unwrap();
-    let formats = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats");
-    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
-    let setup = Setup::short();
-    setup.run(&new, Start::New).unwrap();
-    let report = setup.run(&old, Start::At(formats.join("checkpoint_v1"))).unwrap();
-    assert_eq!((report.steps, report.evaluations.len()), (12, 3));
-    let state = |run: &Path| fs::read_to_string(run.join("step_12/state.json")).unwrap();
-    assert!(state(&old).contains("\"schema_version\": 2"));
-    if loriot_kernels::Isa::from_env().unwrap().to_string() == "avx2" {
-        assert_eq!(state(&old), state(&new));
-        let adapter = |run: &Path| fs::read(run.join("adapter_model.safetensors")).unwrap();
-        assert_eq!(adapter(&old), adapter(&new));
-    }
-    let mut changed = setup;
-    changed.max_length = 47;
-    let error = changed.run(&old, Start::At(formats.join("checkpoint_v1"))).unwrap_err();
-    assert!(error.to_string().contains("`max_length` was `48` there"), "{error}");
 }
 
 #[test]

@@ -17,7 +17,8 @@
 //! found at once, not when its command is used at last.
 //!
 //! The file is turned into arguments that stand before the user's own, so that clap checks both
-//! alike; a key that the command line gives as well is left out: the command line wins.
+//! alike; a key that the command line gives as well is left out: the command line wins. So is `overwrite` or
+//! `resume` where the command line gives the other.
 
 use crate::report::UsageError;
 use clap::{Arg, Command};
@@ -27,6 +28,14 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 const LIMIT_BYTES: u64 = 1 << 20;
+
+/// Two options of which only one can be meant.
+const ALTERNATIVES: [&str; 2] = ["overwrite", "resume"];
+
+/// The file that this process takes options from, if any.
+pub fn path() -> Option<PathBuf> {
+    config_path(&std::env::args_os().collect::<Vec<_>>())
+}
 
 /// `arguments` with those of the file that their `--config` names, if any, after the subcommand.
 ///
@@ -42,7 +51,12 @@ pub fn expand(root: &Command, arguments: Vec<OsString>) -> anyhow::Result<Vec<Os
     let mut from_file = Vec::new();
     for (key, value) in options_for(subcommand, root, &path)? {
         let Some(option) = option_called(subcommand, &key) else { continue };
-        if !is_given(&arguments[at + 1..], option) {
+        let is_given = |option| is_given(&arguments[at + 1..], option);
+        let is_other_given = ALTERNATIVES.contains(&key.as_str())
+            && ALTERNATIVES
+                .iter()
+                .any(|name| option_called(subcommand, name).is_some_and(is_given));
+        if !is_given(option) && !is_other_given {
             from_file.extend(to_arguments(option, &value).map_err(|found| {
                 UsageError::new(format!("`{}`: `{key}` cannot be {found}", path.display()))
             })?);
@@ -215,6 +229,8 @@ mod tests {
             .arg(Arg::new("train").long("train").num_args(1..))
             .arg(Arg::new("rank").long("rank").short('r'))
             .arg(Arg::new("column").long("column").action(ArgAction::Append))
+            .arg(Arg::new("overwrite").long("overwrite").action(ArgAction::SetTrue))
+            .arg(Arg::new("resume").long("resume").num_args(0..=1))
             .arg(Arg::new("shuffle").long("no-shuffle").action(ArgAction::SetTrue));
         let search = Command::new("search")
             .arg(Arg::new("k").short('k'))
@@ -254,6 +270,12 @@ mod tests {
             let arguments = format!("loriot train {given} --config=FILE");
             assert_eq!(expanded("rank = 8", &arguments).unwrap(), arguments);
         }
+        for (key, given) in [("overwrite", "--resume"), ("resume", "--overwrite")] {
+            let arguments = format!("loriot train --config=FILE {given}");
+            assert_eq!(expanded(&format!("{key} = true"), &arguments).unwrap(), arguments);
+        }
+        let both = expanded("overwrite = true\nresume = true", "loriot train --config=FILE");
+        assert_eq!(both.unwrap(), "loriot train --overwrite --resume --config=FILE");
     }
 
     #[test]

@@ -148,6 +148,57 @@ fn what_loriot_did_not_write_is_not_overwritten() {
 }
 
 #[test]
+fn training_replaces_a_run_and_never_an_input_or_another_trainers_folder() {
+    let dir = Dir::with_rows(40);
+    let train = "train --train train.csv --eval eval.csv --epochs 1 --output";
+    dir.loriot(&format!("{train} run --model MODEL")).ok();
+    dir.loriot(&format!("{train} full --model MODEL --full")).ok();
+    fs::create_dir(dir.path("other")).unwrap();
+    dir.write("other/metrics.jsonl", "{\"loss\":1}\n");
+    dir.write("other/model.safetensors", "weeks of work");
+    let before = dir.contents(".");
+    for (arguments, reason) in [
+        ("full --model full --overwrite", "it is a part of the input `full`"),
+        ("run --model MODEL --adapter run/best --overwrite", "it is the input `run/best`"),
+        ("run --model MODEL --adapter run --overwrite", "it is a part of the input `run`"),
+    ] {
+        let done = dir.loriot(&format!("{train} {arguments}"));
+        done.refused(1, &format!("is not replaced: {reason}"), "move it away");
+        assert!(dir.contents(".") == before, "{arguments}");
+    }
+    for start in ["", "--resume", "--overwrite"] {
+        let done = dir.loriot(&format!("{train} other --model MODEL {start}"));
+        done.refused(1, "`other` is not empty and holds no training run", "choose a new folder");
+        assert!(dir.contents(".") == before, "{start}");
+    }
+    // The user's files in a run stay, rows to train on among them.
+    fs::copy(dir.path("train.csv"), dir.path("run/rows.csv")).unwrap();
+    let rows = train.replace("train.csv", "run/rows.csv");
+    dir.loriot(&format!("{rows} run --model MODEL --overwrite")).ok();
+    assert!(dir.path("run/rows.csv").exists());
+}
+
+#[test]
+fn a_finished_run_is_resumed_by_saying_so() {
+    let dir = Dir::with_rows(40);
+    let train = "train --train train.csv --eval eval.csv --model MODEL --epochs 1 --output run";
+    dir.write("train.toml", "overwrite = true\n");
+    dir.loriot(&format!("{train} --config train.toml")).ok();
+    fs::remove_dir_all(dir.path("run/epoch_0")).unwrap();
+    let before = dir.contents(".");
+    let done = dir.loriot(&format!("{train} --config train.toml --resume")).ok();
+    assert!(
+        done.stderr.contains("note: the run in `run` is finished and stays"),
+        "{}",
+        done.stderr
+    );
+    assert!(done.stdout.contains("epoch 0 (best)"), "{}", done.stdout);
+    let done = dir.loriot(&format!("{train} --resume --learning-rate 0.1"));
+    done.refused(1, "`learning_rate` was `0.0005` there and is `0.1` now", "begin anew with");
+    assert!(dir.contents(".") == before);
+}
+
+#[test]
 fn somebodys_folder_of_the_name_of_work_in_progress_stays() {
     let dir = Dir::with_rows(8);
     fs::create_dir(dir.path("v.npy.partial")).unwrap();

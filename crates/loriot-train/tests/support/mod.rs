@@ -232,3 +232,12 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) {
         }
     }
 }
+
+/// Makes the finished run in `dir` one that was killed before it recorded its end.
+pub(crate) fn reopen(dir: &Path) {
+    let path = dir.join("loriot_run.json");
+    let finished = fs::read_to_string(&path).unwrap();
+    let unfinished = finished.replace("\"finished\": true", "\"finished\": false");
+    assert_ne!(unfinished, finished);
+    fs::write(path, unfinished).unwrap();
+}

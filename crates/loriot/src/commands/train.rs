@@ -1,6 +1,7 @@
 //! `loriot train`: judged pairs to an adapter, or to a fully fine-tuned model.
 
 use super::common::{self, LabelOptions, ModelOptions, RowOptions};
+use super::output::check_no_input;
 use super::train_display::{Display, print_report};
 use crate::interrupt::{self, Interrupted};
 use crate::memory;
@@ -18,6 +19,7 @@ use loriot_train::{
     TrainError, TrainSettings,
 };
 use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -222,11 +224,12 @@ struct OutputOptions {
     /// Keep only the N latest checkpoints [default: all]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     keep_checkpoints: Option<u32>,
-    /// Go on from the latest checkpoint in `--output` (from the beginning if there is none yet),
-    /// or from the one at PATH
+    /// Go on from the latest checkpoint in `--output` (from the beginning if there is none yet), or from
+    /// the one at PATH. A new `--output` takes a checkpoint from anywhere, with the log and the best model up
+    /// to it. A finished run stays as it is
     #[arg(long, value_name = "PATH")]
     resume: Option<Option<PathBuf>>,
-    /// Replace the run that `--output` holds
+    /// Replace the run that `--output` holds; what the run did not write stays
     #[arg(long, conflicts_with = "resume")]
     overwrite: bool,
 }
@@ -259,7 +262,13 @@ fn parse_terms(text: &str) -> Result<Terms, String> {
 pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let begun = Instant::now();
     let folder = RunFolder::open(&args.output.output, &args.output.start())?;
-    if args.output.resume.is_some() && folder.checkpoint().is_none() {
+    for replaced in folder.replaced()? {
+        let config = crate::config_file::path();
+        let rows = args.train.iter().chain(&args.eval).chain(&config).map(PathBuf::as_path);
+        check_no_input(&replaced, rows.chain(args.model.paths()))?;
+    }
+    let is_finished = folder.finished().is_some();
+    if args.output.resume.is_some() && folder.checkpoint().is_none() && !is_finished {
         let output = args.output.output.display();
         message!("note: `{output}` has no checkpoint yet; the run starts at the beginning");
     }
@@ -306,9 +315,13 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
         display.show(event);
     });
     display.finish();
-    let duration = begun.elapsed().as_secs_f64();
+    let duration = (!is_finished).then(|| begun.elapsed().as_secs_f64());
     let report = report.map_err(interrupted)?;
     let OutputOptions { output, best_metric, .. } = &args.output;
+    if is_finished {
+        let output = output.display();
+        message!("note: the run in `{output}` is finished and stays as it is");
+    }
     print_report(output, *best_metric, &report, duration, args.json)
 }
 
@@ -401,33 +414,44 @@ fn interrupted(error: TrainError) -> anyhow::Error {
         Some(dir) => format!("the run is kept in `{}`, after step {step}", dir.display()),
         None => "there was nothing to keep before the first evaluation".into(),
     };
-    let go_on = format!("go on with `{}`", resume_command(std::env::args()));
+    let go_on = format!("go on with `{}`", resume_command(std::env::args_os()));
     Interrupted { kept, go_on }.into()
 }
 
 /// The command line that goes on with the run that `arguments` began or went on with.
-fn resume_command(arguments: impl Iterator<Item = String>) -> String {
+fn resume_command(arguments: impl Iterator<Item = OsString>) -> String {
     let mut arguments = arguments.peekable();
     let mut kept = Vec::new();
     while let Some(argument) = arguments.next() {
-        match argument.as_str() {
-            "--overwrite" => {}
+        match argument.to_str() {
+            Some("--overwrite") => {}
             // A path may follow, of a checkpoint that the run has left behind by now.
-            "--resume" => _ = arguments.next_if(|next| !next.starts_with('-')),
-            word if word.starts_with("--resume=") => {}
-            word => kept.push(quoted(word)),
+            Some("--resume") => {
+                let is_path = |next: &OsString| !next.as_encoded_bytes().starts_with(b"-");
+                let _ = arguments.next_if(is_path);
+            }
+            _ if argument.as_encoded_bytes().starts_with(b"--resume=") => {}
+            _ => kept.push(quoted(&argument)),
         }
     }
     kept.join(" ") + " --resume"
 }
 
-/// `word` as a shell reads it.
-fn quoted(word: &str) -> String {
+/// `word` as a shell reads it; what is not UTF-8 in the form that bash, zsh and ksh know.
+fn quoted(word: &OsStr) -> String {
+    let Some(text) = word.to_str() else {
+        let escaped = word.as_encoded_bytes().iter().map(|&byte| match byte {
+            b'\\' | b'\'' => format!("\\{}", char::from(byte)),
+            b' '..=b'~' => char::from(byte).to_string(),
+            _ => format!("\\x{byte:02x}"),
+        });
+        return format!("$'{}'", escaped.collect::<String>());
+    };
     let is_plain = |c: char| c.is_alphanumeric() || "-_./=:,+@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.to_owned();
+    if !text.is_empty() && text.chars().all(is_plain) {
+        return text.to_owned();
     }
-    format!("'{}'", word.replace('\'', "'\\''"))
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 /// The base model, and the adapter to start from where one was given.
@@ -502,10 +526,21 @@ fn trained(
 #[cfg(test)]
 mod tests {
     use super::resume_command;
+    use std::ffi::OsString;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_word_that_is_not_utf_8_is_told_as_shells_read_it() {
+        use std::os::unix::ffi::OsStringExt;
+        let words = [&b"loriot"[..], b"--output", b"it's \xff1", b"--resume=\xff", b"\xc3\xa4"];
+        let words = words.map(|word| OsString::from_vec(word.to_vec()));
+        let want = r"loriot --output $'it\'s \xff1' ä --resume";
+        assert_eq!(resume_command(words.into_iter()), want);
+    }
 
     #[test]
     fn the_command_that_goes_on_is_the_same_with_resume_alone() {
-        let go_on = |line: &[&str]| resume_command(line.iter().map(|word| (*word).to_owned()));
+        let go_on = |line: &[&str]| resume_command(line.iter().map(OsString::from));
         let want = "loriot train --output 'my run' --query-prompt 'it'\\''s: ' --resume";
         let begun = ["loriot", "train", "--output", "my run", "--query-prompt", "it's: "];
         assert_eq!(go_on(&begun), want);

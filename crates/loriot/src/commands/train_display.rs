@@ -123,18 +123,21 @@ impl Display {
     }
 }
 
-/// Prints what came out of a run in `output`: a table, or one JSON object.
+/// Prints what came out of a run in `output`: a table, or one JSON object. `duration` is in seconds; `None` where the
+/// run was finished before.
 pub(super) fn print_report(
     output: &Path,
     best_metric: BestMetric,
     report: &Report,
-    duration: f64,
+    duration: Option<f64>,
     as_json: bool,
 ) -> anyhow::Result<()> {
+    // A run that went on from a checkpoint alone may have come to no better epoch than the best before.
+    let best = Some(output.join("best")).filter(|best| best.is_dir());
     if as_json {
         return common::print_json(&serde_json::json!({
             "output": output,
-            "best": output.join("best"),
+            "best": best,
             "steps": report.steps,
             "seconds": duration,
             "best_metric": best_metric,
@@ -162,8 +165,14 @@ pub(super) fn print_report(
     let rows: Vec<_> = report.evaluations.iter().map(row).collect();
     common::print_text(&table::render(&header, &rows))?;
     warn_if_worse(best_metric, report);
-    let best = output.join("best");
-    message!("trained in {}; the best epoch is in `{}`", seconds(duration), best.display());
+    let place = match best {
+        Some(best) => format!("the best epoch is in `{}`", best.display()),
+        None => "the model after the best epoch is not at hand".into(),
+    };
+    match duration {
+        Some(duration) => message!("trained in {}; {place}", seconds(duration)),
+        None => message!("nothing was left to do; {place}"),
+    }
     Ok(())
 }
 
