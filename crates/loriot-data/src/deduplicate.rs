@@ -1,38 +1,43 @@
-//! Each product once: by id, or by its text where it has no id.
+//! Each product once: by id, or by the text that it is embedded by where it has no id.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+
+use loriot_files::Fingerprint;
 
 use crate::records::Product;
 
 /// How many conflicts are kept.
 const N_CONFLICTS: usize = 5;
 
-/// Products, of which equal ones are kept once: the first.
+/// Tells which products are the first of their kind.
 ///
-/// To find them, a hash of 128 bits is kept of each, not its text, so that millions fit. The chance
-/// that two different ones among ten million share a hash is about 1e-25.
+/// It keeps two fingerprints of each, not its text, so that millions fit.
 #[derive(Debug, Default)]
 pub struct Deduplicate {
-    kept: Vec<Product>,
-    place_of: HashMap<u128, usize>,
+    first: HashMap<Fingerprint, First>,
     n_dropped: u64,
     n_conflicts: u64,
     conflicts: Vec<Conflict>,
 }
 
-/// A product that was left out although its title is another than that of the product with its id.
+/// What is kept of a product that was the first.
+#[derive(Debug)]
+struct First {
+    /// How many first ones came before it.
+    place: usize,
+    text: Fingerprint,
+}
+
+/// A product that was left out although its text is another than that of the product with its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
     /// The id that both have.
     pub id: String,
-    /// The title of the one that is kept.
-    pub kept_title: String,
-    /// Which of the files it is in, and on which line (row of a parquet file).
-    pub kept_at: (usize, u64),
-    /// The title of the one that is left out.
-    pub dropped_title: String,
-    /// Where that is.
+    /// Which product is kept, from 0 among those that are.
+    pub kept: usize,
+    /// The text of the one that is left out.
+    pub dropped_text: String,
+    /// Which of the files that is in, and on which line (row of a parquet file).
     pub dropped_at: (usize, u64),
 }
 
@@ -42,32 +47,32 @@ impl Deduplicate {
         Deduplicate::default()
     }
 
-    /// Keeps `product` if it is the first with its id (its text, where it has no id).
-    pub fn push(&mut self, product: Product) {
+    /// Whether `product`, which comes next and is embedded by `text`, is the first with its id (with its text, where
+    /// it has no id).
+    pub fn is_first(&mut self, product: &Product, text: &str) -> bool {
+        let text_key = Fingerprint::of(format!("text {text}").as_bytes());
         let key = match &product.id {
-            Some(id) => fingerprint("id", id),
-            None => fingerprint("text", &product.product_title),
+            Some(id) => Fingerprint::of(format!("id {id}").as_bytes()),
+            None => text_key,
         };
-        let place = *self.place_of.entry(key).or_insert(self.kept.len());
-        let Some(kept) = self.kept.get(place) else {
-            self.kept.push(product);
-            return;
-        };
+        let place = self.first.len();
+        let first = self.first.entry(key).or_insert(First { place, text: text_key });
+        if first.place == place {
+            return true;
+        }
         self.n_dropped += 1;
-        let Some(id) = &product.id else { return };
-        if kept.product_title == product.product_title {
-            return;
+        if let Some(id) = product.id.as_ref().filter(|_| first.text != text_key) {
+            self.n_conflicts += 1;
+            if self.conflicts.len() < N_CONFLICTS {
+                self.conflicts.push(Conflict {
+                    id: id.clone(),
+                    kept: first.place,
+                    dropped_text: text.to_owned(),
+                    dropped_at: (product.file_idx, product.line),
+                });
+            }
         }
-        self.n_conflicts += 1;
-        if self.conflicts.len() < N_CONFLICTS {
-            self.conflicts.push(Conflict {
-                id: id.clone(),
-                kept_title: kept.product_title.clone(),
-                kept_at: (kept.file_idx, kept.line),
-                dropped_title: product.product_title.clone(),
-                dropped_at: (product.file_idx, product.line),
-            });
-        }
+        false
     }
 
     /// How many products were not the first.
@@ -75,7 +80,7 @@ impl Deduplicate {
         self.n_dropped
     }
 
-    /// How many of these had another title than the first with their id.
+    /// How many of these had another text than the first with their id.
     pub fn n_conflicts(&self) -> u64 {
         self.n_conflicts
     }
@@ -84,20 +89,6 @@ impl Deduplicate {
     pub fn conflicts(&self) -> &[Conflict] {
         &self.conflicts
     }
-
-    /// The products that were first, in their order.
-    pub fn into_products(self) -> Vec<Product> {
-        self.kept
-    }
-}
-
-fn fingerprint(kind: &str, text: &str) -> u128 {
-    let half = |salt: u8| -> u128 {
-        let mut hasher = DefaultHasher::new();
-        (salt, kind, text).hash(&mut hasher);
-        u128::from(hasher.finish())
-    };
-    half(0) << 64 | half(1)
 }
 
 #[cfg(test)]
@@ -126,28 +117,42 @@ mod tests {
             (None, "1"),
             (Some("2"), "Red kettle"),
         ];
-        for (line, (id, title)) in products.into_iter().enumerate() {
-            once.push(product(id, title, line as u64));
-        }
+        let products =
+            products.iter().zip(0..).map(|((id, title), line)| product(*id, title, line));
+        let lines: Vec<u64> = products
+            .filter(|product| once.is_first(product, &product.product_title))
+            .map(|kept| kept.line)
+            .collect();
+        assert_eq!(lines, [0, 1, 3, 5]);
         assert_eq!((once.n_dropped(), once.n_conflicts()), (3, 1));
         assert_eq!(
             once.conflicts(),
             [Conflict {
                 id: "1".into(),
-                kept_title: "Red kettle".into(),
-                kept_at: (0, 0),
-                dropped_title: "Red kettle, 1.7 l".into(),
+                kept: 0,
+                dropped_text: "Red kettle, 1.7 l".into(),
                 dropped_at: (0, 2),
             }]
         );
-        let lines: Vec<u64> = once.into_products().iter().map(|product| product.line).collect();
-        assert_eq!(lines, [0, 1, 3, 5]);
     }
 
     #[test]
     fn of_many_conflicts_the_first_are_kept() {
         let mut once = Deduplicate::new();
-        (0..100).for_each(|line| once.push(product(Some("1"), &format!("title {line}"), line)));
+        for line in 0..100 {
+            once.is_first(&product(Some("1"), "kettle", line), &format!("kettle {line}"));
+        }
         assert_eq!((once.n_conflicts(), once.conflicts().len()), (99, N_CONFLICTS));
+    }
+
+    #[test]
+    fn a_text_that_is_not_the_title_decides_in_its_place() {
+        let mut once = Deduplicate::new();
+        let kettle = product(None, "Kettle", 1);
+        let texts = ["Kettle Acme", "Kettle Bosch", "Kettle Acme", "Kettle"];
+        assert_eq!(texts.map(|text| once.is_first(&kettle, text)), [true, true, false, true]);
+        assert_eq!((once.n_dropped(), once.n_conflicts()), (1, 0));
+        // Nor is an id taken for a text.
+        assert!(once.is_first(&product(Some("Kettle Acme"), "Kettle", 2), "Kettle"));
     }
 }

@@ -2,8 +2,8 @@
 //!
 //! `csv-core` does the parsing; around it stand exact line numbers, a cap on the length of a
 //! record (an unclosed quote must not take a 100 GB file into memory) and the refusal of a quote
-//! that is still open at the end of the file. A record over the cap that holds no quote ends with
-//! its line and is one bad row. Empty lines are skipped. A quote inside an unquoted
+//! that is still open at the end of the file. A record over the cap of which no field opens with a
+//! quote ends with its line and is one bad row. Empty lines are skipped. A quote inside an unquoted
 //! field is an ordinary character: `3/4" pipe` needs no quoting.
 
 use std::io::BufRead;
@@ -22,6 +22,7 @@ const MAX_COLUMNS: usize = 1 << 12;
 pub(crate) struct Delimited {
     path: PathBuf,
     input: TextInput,
+    delimiter: u8,
     core: csv_core::Reader,
     /// The line of the next byte.
     line: u64,
@@ -51,6 +52,7 @@ impl Delimited {
         let mut table = Delimited {
             path: path.to_owned(),
             input,
+            delimiter,
             core: csv_core::ReaderBuilder::new().delimiter(delimiter).build(),
             line: 1,
             max_record_bytes: options.max_record_bytes,
@@ -87,13 +89,9 @@ impl Delimited {
         self.n_fields = 0;
         let Some(start) = self.skip_line_breaks()? else { return Ok(None) };
         let (mut n_read, mut n_bytes) = (0, 0);
-        let mut has_quote = false;
+        let (mut before, mut has_quote) = (b'\n', false);
         loop {
-            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
-                path: self.path.clone(),
-                at: Position::Line(self.line),
-                source,
-            })?;
+            let input = fill(&mut self.input, &self.path, self.line)?;
             // At the end a line break is put in: it closes any record but one inside quotes.
             let at_end = input.is_empty();
             let input = if at_end { b"\n".as_slice() } else { input };
@@ -103,7 +101,10 @@ impl Delimited {
                 &mut self.ends[self.n_fields % MAX_COLUMNS..],
             );
             self.line += count_lines(&input[..n_in]);
-            has_quote |= input[..n_in].contains(&b'"');
+            for &byte in &input[..n_in] {
+                has_quote |= byte == b'"' && (before == self.delimiter || before == b'\n');
+                before = byte;
+            }
             if !at_end {
                 self.input.consume(n_in);
             }
@@ -134,41 +135,28 @@ impl Delimited {
 
     /// Passes over the rest of a line, and gives how long that was.
     fn skip_rest_of_line(&mut self) -> Result<usize, ReadError> {
-        let mut n_bytes = 0;
-        loop {
-            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
-                path: self.path.clone(),
-                at: Position::Line(self.line),
-                source,
-            })?;
-            let end = input.iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-            let n_taken = end.unwrap_or(input.len());
-            n_bytes += n_taken;
-            let is_done = end.is_some() || input.is_empty();
-            self.input.consume(n_taken);
-            if is_done {
-                return Ok(n_bytes);
-            }
-        }
+        Ok(self.skip_while(|byte| !matches!(byte, b'\n' | b'\r'))?.0)
     }
 
     /// Passes over empty lines; gives the line of the next byte that is not a line break.
     fn skip_line_breaks(&mut self) -> Result<Option<u64>, ReadError> {
+        let (_, is_found) = self.skip_while(|byte| matches!(byte, b'\n' | b'\r'))?;
+        Ok(is_found.then_some(self.line))
+    }
+
+    /// Passes over such bytes; gives their number, and whether another byte follows.
+    fn skip_while(&mut self, is_such: impl Fn(u8) -> bool) -> Result<(usize, bool), ReadError> {
+        let mut n_skipped = 0;
         loop {
-            let input = self.input.fill_buf().map_err(|source| ReadError::Read {
-                path: self.path.clone(),
-                at: Position::Line(self.line),
-                source,
-            })?;
-            if input.is_empty() {
-                return Ok(None);
-            }
-            let n_breaks = input.iter().take_while(|byte| matches!(byte, b'\n' | b'\r')).count();
-            let found = n_breaks < input.len();
-            self.line += count_lines(&input[..n_breaks]);
-            self.input.consume(n_breaks);
-            if found {
-                return Ok(Some(self.line));
+            let input = fill(&mut self.input, &self.path, self.line)?;
+            let end = input.iter().position(|&byte| !is_such(byte));
+            let n_taken = end.unwrap_or(input.len());
+            self.line += count_lines(&input[..n_taken]);
+            n_skipped += n_taken;
+            let is_done = end.is_some() || input.is_empty();
+            self.input.consume(n_taken);
+            if is_done {
+                return Ok((n_skipped, end.is_some()));
             }
         }
     }
@@ -227,6 +215,13 @@ impl Table for Delimited {
         };
         Some(whole.and_then(|()| self.record(line)).map_err(|fault| self.row_error(line, fault)))
     }
+}
+
+/// The next bytes of `input`, none at its end.
+fn fill<'a>(input: &'a mut TextInput, path: &Path, line: u64) -> Result<&'a [u8], ReadError> {
+    let failed =
+        |source| ReadError::Read { path: path.to_owned(), at: Position::Line(line), source };
+    input.fill_buf().map_err(failed)
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {

@@ -86,7 +86,13 @@ impl Jsonl {
                 }),
                 Err(fault) => Err(fault.clone()),
             };
-            table.ahead.push_back((line, bytes));
+            // Of up to a hundred lines that may be long, only a good one is kept.
+            let kept = match &found {
+                Err(fault) => Err(fault.clone()),
+                Ok(()) if table.columns.is_empty() => Ok(b"{}".to_vec()),
+                Ok(()) => bytes,
+            };
+            table.ahead.push_back((line, kept));
             match found {
                 Ok(()) if table.columns.is_empty() => {} // `{}` names no columns.
                 Ok(()) => return Ok(table),

@@ -11,7 +11,7 @@
 //! [`label_scale`] and [`template`] what is made of a column · [`records`] the typed rows and what they accept · [`judged`] all rows,
 //! on the scale that they have · [`value`] what no reader interprets · [`rows`] the iterator over several files · [`source`] from path
 //! to table · `text_input` and `content` (what the first bytes say), `line_input`, `delimited`, `jsonl`, `json_list`, `lines`, `parquet`
-//! (within [`guard`]) the formats · [`error`] · [`deduplicate`].
+//! (within [`guard`]) the formats · [`error`] · [`deduplicate`] · [`spool`] products that are gone through more than once.
 //!
 //! ```no_run
 //! use loriot_data::{ReadOptions, read_pairs};
@@ -38,6 +38,7 @@ mod parquet;
 pub mod records;
 pub mod rows;
 pub mod source;
+pub mod spool;
 mod table;
 pub mod template;
 mod text_input;
@@ -54,5 +55,6 @@ pub use records::{Pair, Product, Text};
 pub use records::{read_pairs, read_pairs_from, read_products, read_products_from, read_texts};
 pub use rows::{Rows, SkippedRows};
 pub use source::{FileKind, Format};
+pub use spool::{Spool, SpoolWriter};
 pub use template::{ProductTexts, TemplateError, TextTemplate};
 pub use value::Value;

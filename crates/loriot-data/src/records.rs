@@ -8,7 +8,7 @@
 //! | `id`, optional | text or number, kept as written; blank or null: none |
 //!
 //! A null `query`, `product_title` or `relevance_label` is an error everywhere, as is a text with
-//! a NUL character: no catalogue has one, damaged and mis-converted files do. With a text template
+//! a NUL character in any column that is read: no catalogue has one, damaged and mis-converted files do. With a text template
 //! the template's text stands for a pair's `product_title` and for the text of [`read_texts`], and
 //! a value that is missing is no error; a product keeps its title, and [`TextTemplate::of_products`]
 //! makes its text.
@@ -187,7 +187,11 @@ fn pair_on(scale: Option<LabelScale>, mut fields: Fields<'_>) -> Result<Pair, Ro
         false => fields.text(1)?,
     };
     if query.trim().is_empty() && product_title.trim().is_empty() {
-        let columns = format!("`{}` or `{}`", fields.names[0], fields.names[1]);
+        let product = match &fields.options.text_template {
+            Some(template) => format!("a column of `{template}`"),
+            None => format!("`{}`", fields.names[1]),
+        };
+        let columns = format!("`{}` or {product}", fields.names[0]);
         return Err(RowFault::Blank { columns });
     }
     Ok(Pair {
@@ -239,13 +243,7 @@ impl Fields<'_> {
         let Some(template) = &self.options.text_template else { return Ok(String::new()) };
         let mut values = Vec::with_capacity(template.columns().len());
         for idx in first..first + template.columns().len() {
-            match self.take(idx) {
-                Cell::Text(text) if text.contains('\0') => {
-                    let found = "a text with a NUL character".to_owned();
-                    return Err(self.value_fault(idx, found, "text"));
-                }
-                cell => values.push(Value::of(cell)),
-            }
+            values.push(Value::of(self.take(idx)));
         }
         Ok(template.text(&values))
     }
@@ -256,7 +254,6 @@ impl Fields<'_> {
 
     fn text(&mut self, idx: usize) -> Result<String, RowFault> {
         let found = match self.take(idx) {
-            Cell::Text(text) if text.contains('\0') => "a text with a NUL character".to_owned(),
             Cell::Text(text) => return Ok(text),
             Cell::Null => return Err(self.missing(idx)),
             Cell::Number(number) => format!("the number {}", shown(&number)),

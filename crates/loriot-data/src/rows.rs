@@ -201,9 +201,17 @@ impl<T> Rows<T> {
     /// The error of a row that was delivered.
     pub(crate) fn row_error(&self, file_idx: usize, line: u64, fault: RowFault) -> ReadError {
         let path = self.sources[file_idx].path().to_owned();
-        let is_parquet = self.is_parquet[file_idx];
-        let at = if is_parquet { Position::Row(line) } else { Position::Line(line) };
-        ReadError::Row { path, at, fault }
+        ReadError::Row { path, at: self.position(file_idx, line), fault }
+    }
+
+    /// Where a row stands that was delivered, as errors say it.
+    pub fn place(&self, file_idx: usize, line: u64) -> String {
+        let path = self.sources[file_idx].path();
+        format!("`{}` {}", path.display(), self.position(file_idx, line))
+    }
+
+    fn position(&self, file_idx: usize, line: u64) -> Position {
+        if self.is_parquet[file_idx] { Position::Row(line) } else { Position::Line(line) }
     }
 
     /// The names of a catalogue's other columns, those of all files in the order in which they were
@@ -276,7 +284,7 @@ impl<T> Rows<T> {
                 self.places[column].map_or("", |place| &self.others.names[place as usize])
             };
             let others = others.iter().map(|(column, cell)| (cell, other_name(*column)));
-            wanted.chain(others).try_for_each(|(cell, name)| check_length(cell, name, limit))
+            wanted.chain(others).try_for_each(|(cell, name)| check_cell(cell, name, limit))
         };
         let row = in_limits().and_then(|()| {
             let others = others.into_iter();
@@ -388,7 +396,8 @@ impl<T> Iterator for Rows<T> {
     }
 }
 
-fn check_length(cell: &Cell, name: &str, limit: usize) -> Result<(), RowFault> {
+/// What holds for the cells of all columns that are read: no NUL, and no text over the limit.
+fn check_cell(cell: &Cell, name: &str, limit: usize) -> Result<(), RowFault> {
     let (Cell::Text(text)
     | Cell::Number(text)
     | Cell::Json { text, .. }
@@ -396,6 +405,10 @@ fn check_length(cell: &Cell, name: &str, limit: usize) -> Result<(), RowFault> {
     else {
         return Ok(());
     };
+    if text.contains('\0') {
+        let (found, expected) = ("a text with a NUL character".to_owned(), "text".to_owned());
+        return Err(RowFault::Value { column: name.to_owned(), found, expected });
+    }
     if text.len() <= limit {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use crate::columns::Columns;
 use crate::records::Product;
 use crate::value::Value;
 use loriot_files::Hint;
+use serde_json::value::RawValue;
 use std::fmt;
 use std::str::FromStr;
 
@@ -201,12 +202,12 @@ fn plain_text(value: &Value) -> String {
     match value {
         Value::Text(text) | Value::Number(text) => text.clone(),
         Value::Bool(value) => value.to_string(),
-        Value::Json(json) => match serde_json::from_str::<Vec<serde_json::Value>>(json) {
+        Value::Json(json) => match serde_json::from_str::<Vec<&RawValue>>(json) {
             Ok(items) => {
-                let item = |item: &serde_json::Value| match item {
-                    serde_json::Value::String(text) => text.clone(),
-                    serde_json::Value::Null => String::new(),
-                    other => other.to_string(),
+                // Numbers keep the digits they are written with.
+                let item = |item: &&RawValue| match item.get() {
+                    "null" => String::new(),
+                    json => serde_json::from_str(json).unwrap_or_else(|_| json.to_owned()),
                 };
                 items.iter().map(item).collect::<Vec<_>>().join(" ")
             }
@@ -231,8 +232,9 @@ mod tests {
         let all = [text("Red  kettle\n"), text("Acme"), Some(Value::Number("1.70".into()))];
         assert_eq!(template.text(&all), "Red kettle , by Acme (1.70) {x} Acme");
         assert_eq!(parsed("{a} {b} {c}").text(&[text("Red"), None, text("kettle")]), "Red kettle");
-        let list = Value::Json(r#"["red", 7, null, {"a":1}]"#.into());
-        assert_eq!(parsed("{a}").text(&[Some(list)]), r#"red 7 {"a":1}"#);
+        let list = r#"["r\u00e9d", 1.70, null, {"a":1}, 12345678901234567890123]"#;
+        let text = parsed("{a}").text(&[Some(Value::Json(list.into()))]);
+        assert_eq!(text, r#"réd 1.70 {"a":1} 12345678901234567890123"#);
     }
 
     #[test]

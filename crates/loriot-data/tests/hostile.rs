@@ -83,6 +83,16 @@ fn a_record_without_end_is_not_read_into_memory() {
 }
 
 #[test]
+fn a_quote_within_a_long_field_opens_nothing() {
+    let options = ReadOptions { max_record_bytes: 1000, ..skipping() };
+    let long = "x".repeat(100_000);
+    let csv = format!("{HEADER}a,b,1\na,3/4\" pipe {long},1\na,c,0\n");
+    let (rows, skipped) = read(CSV, csv, &options).unwrap();
+    assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [2, 4]);
+    assert_eq!(skipped.count, 1, "{:?}", skipped.first);
+}
+
+#[test]
 fn a_text_over_the_limit_is_a_bad_row() {
     let long = "x".repeat((1 << 20) + 1);
     let fault = "line 3: `product_title` holds 1048577 bytes, expected at most 1048576";

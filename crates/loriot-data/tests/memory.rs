@@ -1,4 +1,4 @@
-//! A reader holds one record: 200 titles of 1 MB from a small gzip file take no 200 MB.
+//! A reader holds one record, whether it is good or bad: 200 titles of 1 MB from a small gzip file take no 200 MB.
 
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -44,6 +44,22 @@ fn titles_of_a_megabyte_are_held_one_at_a_time() {
         let texts = read_texts(&[path], "product_title", &options).unwrap();
         assert_eq!(texts.count(), N);
     }
+    // Nor are lines held that were found bad while a first good one was looked for.
+    let mut line = vec![b' '; 8_000_000];
+    line[0] = b'x';
+    let path = dir.path().join("bad.jsonl.gz");
+    let file = std::fs::File::create(&path).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    for _ in 0..50 {
+        gzip.write_all(&line).unwrap();
+        gzip.write_all(b"\n").unwrap();
+    }
+    gzip.write_all(b"{}\n{\"product_title\":\"a\"}\n").unwrap();
+    gzip.finish().unwrap();
+    let options = ReadOptions { skip_bad_rows: true, ..ReadOptions::default() };
+    let (rows, skipped) = read_products(&[path], &options).unwrap().read_all().unwrap();
+    assert_eq!((rows[0].line, skipped.count), (52, 51));
+    assert!(skipped.first[0].contains("line 1: expected a JSON object"), "{:?}", skipped.first);
     let peak = peak_bytes();
     assert!(peak < 100_000_000, "{peak} bytes at the peak");
 }

@@ -5,7 +5,7 @@ use crate::base::{self, Base, BaseOptions};
 use crate::batch::{Side, Text, Work, distinct};
 use crate::depth::Depth;
 pub use crate::error::OpenError;
-use crate::folder::{ModelFolder, Pooling, Prompts, Settings};
+use crate::folder::{ModelFolder, Pooling, Prompts, Settings, TrainedOn};
 use crate::forward::{LoraLayer, Pass, forward, lora_layers};
 use crate::head::Head;
 use crate::hub;
@@ -116,6 +116,7 @@ pub struct Encoder {
     max_length: usize,
     prompts: Prompts,
     notes: Vec<String>,
+    trained_on: Option<TrainedOn>,
     computation: Computation,
     identity: String,
     identity_v1: String,
@@ -193,6 +194,7 @@ impl Encoder {
             max_length,
             prompts,
             notes,
+            trained_on: settings.and_then(|settings| settings.trained_on),
             computation,
             identity,
             identity_v1,
@@ -250,6 +252,16 @@ impl Encoder {
     /// What a user should be told about the files, one line each.
     pub fn notes(&self) -> &[String] {
         &self.notes
+    }
+
+    /// How the rows were read that the adapter (without one, the model) was trained on, where its `loriot.json` says.
+    pub fn trained_on(&self) -> Option<&TrainedOn> {
+        self.trained_on.as_ref()
+    }
+
+    /// Says how the rows are read that this encoder is going to be trained on, for [`Encoder::settings`].
+    pub fn set_trained_on(&mut self, trained_on: TrainedOn) {
+        self.trained_on = Some(trained_on);
     }
 
     /// SHA-256 of all that decides a document's vector: weights, adapter, computation, document prompt,
@@ -311,6 +323,7 @@ impl Encoder {
                 name: self.base.folder.name.clone(),
                 sha256: self.base.identity.clone(),
             },
+            trained_on: self.trained_on.clone(),
         }
     }
 

@@ -5,7 +5,7 @@
 mod files_support;
 
 use files_support::*;
-use loriot_encoder::folder::{Base, ModelFolder, Pooling, Prompts, Settings};
+use loriot_encoder::folder::{Base, ModelFolder, Pooling, Prompts, Settings, TrainedOn};
 use loriot_encoder::tokenizer::Tokenizer;
 use loriot_encoder::weights::Weights;
 use serde_json::{Value, json};
@@ -287,6 +287,7 @@ fn settings() -> Settings {
         pooling: Pooling::Mean,
         normalize: true,
         base: Base { name: "owner/name".into(), sha256: "ab".into() },
+        trained_on: None,
     }
 }
 
@@ -303,6 +304,14 @@ fn settings_of_version_1_are_read_and_written() {
     assert_eq!(Settings::open(dir.path()).unwrap(), Some(settings()));
     let written = read_json(&dir.path().join("loriot.json"));
     assert_eq!(written, serde_json::from_str::<Value>(version_1).unwrap());
+    // What training rows were is told by newer files alone.
+    let on = TrainedOn { text_template: Some("{a} {b}".into()), label_scale: "1:3".into() };
+    for text_template in [on.text_template.clone(), None] {
+        let on = TrainedOn { text_template, ..on.clone() };
+        let newer = Settings { trained_on: Some(on), ..settings() };
+        newer.write(dir.path()).unwrap();
+        assert_eq!(Settings::open(dir.path()).unwrap(), Some(newer));
+    }
 }
 
 #[test]

@@ -78,7 +78,7 @@ impl Hint for OutputError {
 }
 
 /// The folder in which `path` stands.
-pub(crate) fn parent(path: &Path) -> &Path {
+pub fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -121,7 +121,7 @@ pub fn write_atomic(
     fs::create_dir_all(parent(&target)).map_err(error)?;
     let staged = tempfile::Builder::new()
         .prefix(&temporary_prefix(&target))
-        .permissions_like_a_new_file()
+        .like_any_new(0o666)
         .tempfile_in(parent(&target))
         .map_err(error)?;
     let mut writer = BufWriter::with_capacity(1 << 16, staged.as_file());
@@ -138,6 +138,15 @@ pub fn write_atomic(
     disk::sync_folder(parent(&target)).map_err(error)
 }
 
+/// A file without a name in the folder of `path`, for what does not fit in memory. It goes when it is closed, and
+/// when the process ends in whatever way.
+///
+/// Missing parent folders are made.
+pub fn scratch_file(path: &Path) -> Result<File, OutputError> {
+    let made = fs::create_dir_all(parent(path)).and_then(|()| tempfile::tempfile_in(parent(path)));
+    made.map_err(OutputError::io(path))
+}
+
 /// Writes `bytes` as a file; see [`write_atomic`].
 pub fn write_atomic_bytes(path: &Path, bytes: &[u8]) -> Result<(), OutputError> {
     write_atomic(path, |writer| writer.write_all(bytes))
@@ -151,22 +160,25 @@ pub fn write_atomic_json(path: &Path, value: &impl serde::Serialize) -> Result<(
     })
 }
 
-/// `tempfile` makes files that only their owner may read; outputs get the permissions that any new
-/// file of the user gets.
-pub(crate) trait PermissionsLikeANewFile {
-    fn permissions_like_a_new_file(&mut self) -> &mut Self;
+/// `tempfile` makes files and folders that only their owner may read; outputs get the permissions that any new one of
+/// the user gets.
+pub(crate) trait LikeAnyNew {
+    /// `mode` is what the umask takes from: 0o666 for files, 0o777 for folders.
+    fn like_any_new(&mut self, mode: u32) -> &mut Self;
 }
 
-impl PermissionsLikeANewFile for tempfile::Builder<'_, '_> {
-    fn permissions_like_a_new_file(&mut self) -> &mut Self {
+impl LikeAnyNew for tempfile::Builder<'_, '_> {
+    fn like_any_new(&mut self, mode: u32) -> &mut Self {
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            // The umask still applies at creation.
-            self.permissions(fs::Permissions::from_mode(0o666))
+            self.permissions(fs::Permissions::from_mode(mode))
         }
         #[cfg(not(unix))]
-        self
+        {
+            let _ = mode;
+            self
+        }
     }
 }
 

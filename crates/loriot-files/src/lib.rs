@@ -19,11 +19,14 @@ pub mod new_dir;
 pub mod open;
 pub mod read;
 
-pub use atomic::{OutputError, follow_links, write_atomic, write_atomic_bytes, write_atomic_json};
-pub use hash::{Sha256Hasher, sha256_file, sha256_open};
+pub use atomic::{
+    OutputError, follow_links, parent, scratch_file, write_atomic, write_atomic_bytes,
+    write_atomic_json,
+};
+pub use hash::{Fingerprint, Sha256Hasher, read_at, sha256_file, sha256_open};
 pub use hint::Hint;
 pub use lock::OutputLock;
 pub use mmap::Mmap;
 pub use new_dir::{NewDir, is_absent};
-pub use open::{OpenFolder, open_regular};
+pub use open::{OpenFolder, is_plain_name, open_regular};
 pub use read::{ReadFileError, parse_json, read_json, read_limited, read_limited_open};

@@ -2,7 +2,8 @@
 //!
 //! The lock is a file `.NAME.lock` beside the output, locked through the operating system, which
 //! lets go of it when the process ends in whatever way: a file that a crash left behind locks nothing.
-//! Whoever gets the lock clears up first what a run that was killed has left beside the output.
+//! Whoever gets the lock clears up first what a run that was killed has left beside the output. Where nobody may
+//! write beside the output (a mounted volume), the folder itself is locked instead.
 
 use crate::{OutputError, follow_links, new_dir};
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -15,7 +16,8 @@ use std::path::{Path, PathBuf};
 /// other is at. Take the lock before the first look at what stands there.
 #[derive(Debug)]
 pub struct OutputLock {
-    path: PathBuf,
+    /// The file beside the output; `None` where the folder itself is locked.
+    path: Option<PathBuf>,
     /// Keeps the lock: closing it lets go.
     _file: File,
 }
@@ -26,30 +28,20 @@ impl OutputLock {
     ///
     /// [`OutputError::InUse`] if a process holds it, this one included.
     pub fn take(output: &Path) -> Result<OutputLock, OutputError> {
-        let error = OutputError::io(output);
-        let (target, path) = match lock_path(output) {
-            Ok(paths) => paths,
-            Err(source) => return Err(error(source)),
-        };
+        let error = |source| OutputError::Io { path: output.to_owned(), source };
+        let (target, path) = lock_path(output).map_err(error)?;
         loop {
             let file = match open(&path) {
                 Ok(file) => file,
+                Err(source) if cannot_write(&source) && target.is_dir() => {
+                    return lock_folder(&target, output);
+                }
                 Err(source) => return Err(error(source)),
             };
-            let alone = match file.try_lock() {
-                Ok(()) => true,
-                Err(TryLockError::WouldBlock) => {
-                    return Err(OutputError::InUse { path: output.to_owned() });
-                }
-                // Some network file systems have no locks: two writers cannot be told apart there.
-                Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
-                    false
-                }
-                Err(TryLockError::Error(source)) => return Err(error(source)),
-            };
+            let alone = try_lock(&file, output)?;
             // The holder before us may have removed the file after we opened it.
             if is_at(&file, &path) {
-                let lock = OutputLock { path, _file: file };
+                let lock = OutputLock { path: Some(path), _file: file };
                 if alone && let Err(source) = new_dir::recover(&target) {
                     return Err(error(source));
                 }
@@ -59,10 +51,37 @@ impl OutputLock {
     }
 }
 
+/// Whether the system says that nobody may write here.
+fn cannot_write(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Locks the folder `target`, beside which nothing can be written, and so nothing stands that is to be cleared up.
+fn lock_folder(target: &Path, output: &Path) -> Result<OutputLock, OutputError> {
+    let folder = File::open(target).map_err(OutputError::io(output))?;
+    try_lock(&folder, output)?;
+    Ok(OutputLock { path: None, _file: folder })
+}
+
+/// Locks `file` for the writer of `output`; false where there are no locks.
+fn try_lock(file: &File, output: &Path) -> Result<bool, OutputError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Err(OutputError::InUse { path: output.to_owned() }),
+        // Some network file systems have no locks: two writers cannot be told apart there.
+        Err(TryLockError::Error(source)) if source.kind() == io::ErrorKind::Unsupported => {
+            Ok(false)
+        }
+        Err(TryLockError::Error(source)) => Err(OutputError::io(output)(source)),
+    }
+}
+
 impl Drop for OutputLock {
     fn drop(&mut self) {
         // Removed while it is still locked, so that nobody's newer file is removed.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -142,6 +161,33 @@ mod tests {
         std::os::unix::fs::symlink("new", dir.path().join("dangling")).unwrap();
         let _held = OutputLock::take(&dir.path().join("dangling")).unwrap();
         OutputLock::take(&dir.path().join("shop/../new")).unwrap_err();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_beside_which_nobody_may_write_is_locked_itself() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let run = dir.path().join("run");
+        fs::create_dir(&run).unwrap();
+        let taken = |take: &dyn Fn() -> Result<OutputLock, OutputError>| {
+            let first = take().unwrap();
+            assert!(matches!(take(), Err(OutputError::InUse { .. })));
+            drop(first);
+            drop(take().unwrap());
+            assert!(run.is_dir());
+        };
+        taken(&|| lock_folder(&run, &run));
+        let allow = |mode| fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode));
+        allow(0o555).unwrap();
+        taken(&|| OutputLock::take(&run));
+        // Root may write anywhere, and finds the lock's file.
+        let is_enforced = fs::write(dir.path().join("x"), "").is_err();
+        if is_enforced {
+            assert!(OutputLock::take(&run).unwrap().path.is_none());
+            OutputLock::take(&dir.path().join("new")).unwrap_err();
+        }
+        allow(0o755).unwrap();
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! the name. Where names cannot change places, the old folder waits as `.tmp-NAME.old` meanwhile: after a
 //! crash in between, whoever locks `NAME` next ([`crate::OutputLock`]) brings it back.
 
-use crate::atomic::{parent, temporary_prefix};
+use crate::atomic::{LikeAnyNew, parent, temporary_prefix};
 use crate::{OutputError, disk, follow_links};
 use std::fs;
 use std::io;
@@ -38,14 +38,7 @@ impl NewDir {
         let made = fs::create_dir_all(parent(&target)).and_then(|()| {
             let prefix = temporary_prefix(&target);
             let mut builder = tempfile::Builder::new();
-            builder.prefix(&prefix);
-            #[cfg(unix)]
-            {
-                use std::os::unix::fs::PermissionsExt;
-                // As for any new folder of the user: the umask still applies.
-                builder.permissions(fs::Permissions::from_mode(0o777));
-            }
-            builder.tempdir_in(parent(&target))
+            builder.prefix(&prefix).like_any_new(0o777).tempdir_in(parent(&target))
         });
         let staged = made.map_err(error)?;
         Ok(NewDir { staged, asked_for, target, replace })

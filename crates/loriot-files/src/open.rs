@@ -103,10 +103,8 @@ fn open_any(path: &Path) -> io::Result<File> {
 }
 
 /// Whether `name` can only name an entry of the folder in which it is looked up.
-fn is_plain_name(name: &str) -> bool {
-    let mut parts = Path::new(name).components();
-    let is_normal = matches!(parts.next(), Some(std::path::Component::Normal(_)));
-    is_normal && parts.next().is_none() && !name.contains(['/', '\\', '\0'])
+pub fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
 }
 
 #[cfg(test)]

@@ -1,36 +1,27 @@
 //! Rows in batches that are bounded in number and in bytes: a title may be long.
 
-use std::ops::Range;
+use std::iter::Peekable;
 
-/// How many of rows with these `sizes` in bytes, of which there is one, make a batch: at most `max_rows`, and
-/// at most `max_bytes` in all unless the first has more by itself.
-pub(crate) fn first_batch(
-    sizes: impl Iterator<Item = usize>,
+/// The next of `rows`, of which each has `size` bytes: at most `max_rows`, and at most `max_bytes` in all unless the
+/// first has more by itself. Empty at the end.
+pub(crate) fn next_batch<T, E>(
+    rows: &mut Peekable<impl Iterator<Item = Result<T, E>>>,
     max_rows: usize,
     max_bytes: usize,
-) -> usize {
-    let mut n_bytes = 0_usize;
-    let fits = |size: &usize| {
-        n_bytes = n_bytes.saturating_add(*size);
-        n_bytes <= max_bytes
-    };
-    sizes.take(max_rows).take_while(fits).count().max(1)
-}
-
-/// `n_rows` rows, of which row `i` has `size(i)` bytes, in such batches.
-pub(crate) fn batches(
-    n_rows: usize,
-    max_rows: usize,
-    max_bytes: usize,
-    size: impl Fn(usize) -> usize,
-) -> impl Iterator<Item = Range<usize>> {
-    let mut begin = 0;
-    std::iter::from_fn(move || {
-        let sizes = (begin..n_rows).map(&size);
-        let n_batch = (begin < n_rows).then(|| first_batch(sizes, max_rows, max_bytes))?;
-        begin += n_batch;
-        Some(begin - n_batch..begin)
-    })
+    size: impl Fn(&T) -> usize,
+) -> Result<Vec<T>, E> {
+    let (mut batch, mut n_bytes) = (Vec::new(), 0_usize);
+    while batch.len() < max_rows {
+        let fits = |row: &Result<T, E>| {
+            n_bytes = n_bytes.saturating_add(row.as_ref().map_or(0, &size));
+            batch.is_empty() || n_bytes <= max_bytes
+        };
+        match rows.next_if(fits) {
+            Some(row) => batch.push(row?),
+            None => break,
+        }
+    }
+    Ok(batch)
 }
 
 #[cfg(test)]
@@ -39,14 +30,21 @@ mod tests {
 
     #[test]
     fn a_batch_ends_at_so_many_rows_or_bytes() {
-        let all = |sizes: &[usize]| -> Vec<Range<usize>> {
-            batches(sizes.len(), 3, 10, |row| sizes[row]).collect()
+        let all = |sizes: &[usize]| -> Vec<Vec<usize>> {
+            let mut rows = sizes.iter().copied().map(Ok::<usize, ()>).peekable();
+            let next = || next_batch(&mut rows, 3, 10, |&size| size).unwrap();
+            std::iter::repeat_with(next).take_while(|batch| !batch.is_empty()).collect()
         };
         assert!(all(&[]).is_empty());
-        assert_eq!(all(&[1, 1, 1, 1, 1]), [0..3, 3..5]);
-        assert_eq!(
-            all(&[5, 5, 5, 11, 0, usize::MAX, usize::MAX]),
-            [0..2, 2..3, 3..4, 4..5, 5..6, 6..7]
-        );
+        assert_eq!(all(&[1, 1, 1, 1, 1]), [vec![1, 1, 1], vec![1, 1]]);
+        let max = usize::MAX;
+        let want = [vec![5, 5], vec![5], vec![11], vec![0], vec![max], vec![max]];
+        assert_eq!(all(&[5, 5, 5, 11, 0, max, max]), want);
+    }
+
+    #[test]
+    fn a_row_that_cannot_be_read_ends_in_its_error() {
+        let mut rows = [Ok(1), Err("gone")].into_iter().peekable();
+        assert_eq!(next_batch(&mut rows, 3, 10, |&size| size), Err("gone"));
     }
 }

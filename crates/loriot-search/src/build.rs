@@ -39,6 +39,17 @@ pub enum IndexChoice {
     Hnsw,
 }
 
+impl IndexChoice {
+    /// Whether it is a graph for so many products.
+    pub fn is_graph(self, n_products: usize) -> bool {
+        match self {
+            IndexChoice::Auto => n_products > EXACT_UP_TO,
+            IndexChoice::Exact => false,
+            IndexChoice::Hnsw => true,
+        }
+    }
+}
+
 /// How a catalogue is built.
 #[derive(Clone, Copy, Debug)]
 pub struct BuildOptions {
@@ -123,12 +134,7 @@ pub fn build_catalogue(
     let (dim, identity) = (embedded.dim(), embedded.identity());
     Vectors::write(&vectors_path, dim, identity, n_products, embedded.rows())?;
 
-    let by_graph = match options.index {
-        IndexChoice::Auto => n_products > EXACT_UP_TO,
-        IndexChoice::Exact => false,
-        IndexChoice::Hnsw => true,
-    };
-    let index = if by_graph {
+    let index = if options.index.is_graph(n_products) {
         let vectors = Vectors::open(&vectors_path)?;
         let stopped = || BuildError::Stopped { partial: embedded.partial().to_owned() };
         let (graph, recall) = thread_pool(options.n_threads)?

@@ -1,14 +1,21 @@
 //! Many texts to vectors, each distinct text once, surviving a crash.
 //!
+//! The texts are gone through twice, first to tell which are equal and whether work on them has begun, and are not
+//! held in memory: of each there is a fingerprint, and the texts of one call of the encoder.
+//!
 //! Rows go to the folder of [`crate::partial`] as they come. A text's vector does not depend on what is
-//! embedded with it, so a resumed run ends with the same bytes however it was interrupted.
+//! embedded with it, so a resumed run ends with the same bytes however it was interrupted; where it goes on with
+//! another instruction set, the last bits of later rows are that one's.
 
-use crate::batches::first_batch;
+use crate::batches::next_batch;
 use crate::partial::{self, Partial};
-use loriot_encoder::batch::distinct;
+use crate::texts::Texts;
 use loriot_encoder::{Encoder, Precision, Side};
-use loriot_files::{Hint, OutputError, Sha256Hasher};
+use loriot_files::{Fingerprint, Hint, OutputError, Sha256Hasher};
 use loriot_index::{Identity, Row, Vectors, VectorsError};
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -244,7 +251,7 @@ impl Embedded {
 /// Once `stop` is true, what is done is put on the disk and the error is [`EmbedError::Stopped`].
 pub fn embed_all(
     embedder: &impl Embedder,
-    texts: &[&str],
+    texts: &(impl Texts + ?Sized),
     partial: &Path,
     stop: &AtomicBool,
     on_event: impl FnMut(EmbedEvent),
@@ -255,31 +262,35 @@ pub fn embed_all(
 fn embed_at_pace(
     pace: Pace,
     embedder: &impl Embedder,
-    texts: &[&str],
+    texts: &(impl Texts + ?Sized),
     partial: &Path,
     stop: &AtomicBool,
     mut on_event: impl FnMut(EmbedEvent),
 ) -> Result<Embedded, EmbedError> {
-    assert!(!texts.is_empty(), "nothing to embed");
-    let (distinct, row_of) = distinct(texts.iter().copied());
-    let row_of = row_of.into_iter().map(Row).collect();
-    on_event(EmbedEvent::Begun { n_distinct: distinct.len() });
+    let unreadable = |source| OutputError::Io { path: partial.to_owned(), source };
+    let Distinct { row_of, n_distinct, work } =
+        Distinct::of(embedder, texts).map_err(unreadable)?;
+    assert!(n_distinct > 0, "nothing to embed");
+    on_event(EmbedEvent::Begun { n_distinct });
 
-    let mut work = Partial::open(partial, embedder, &distinct)?;
+    let mut work = Partial::open(partial, embedder, work, n_distinct)?;
     match work.n_done {
         0 if work.started_over => on_event(EmbedEvent::StartedOver),
         0 => {}
         n_done => on_event(EmbedEvent::Resumed { n_done }),
     }
-    let mut rest = &distinct[work.n_done..];
+    let mut n_embedded = work.n_done;
+    let mut rest = first_appearances(texts, &row_of).skip(n_embedded).peekable();
     let (mut call_texts, mut n_uncounted, mut counted) = (pace.first_call_texts, 0, Instant::now());
-    while !rest.is_empty() {
+    while n_embedded < n_distinct {
         let most = call_texts.min(pace.block_texts - n_uncounted);
-        let sizes = rest.iter().map(|text| text.len());
-        let (now, later) = rest.split_at(first_batch(sizes, most, pace.max_call_bytes));
+        let now = next_batch(&mut rest, most, pace.max_call_bytes, |text| text.len())
+            .map_err(unreadable)?;
+        assert!(!now.is_empty(), "the texts are the same each time");
+        let now: Vec<&str> = now.iter().map(|text| &**text).collect();
         let begun = Instant::now();
-        let (vectors_bd, n_tokens) = embedder.embed(now);
-        check_vectors(now, &vectors_bd)?;
+        let (vectors_bd, n_tokens) = embedder.embed(&now);
+        check_vectors(&now, &vectors_bd)?;
         work.append(bytemuck::cast_slice(&vectors_bd))?;
         on_event(EmbedEvent::Embedded { n_texts: now.len(), n_tokens });
         let took = begun.elapsed();
@@ -288,20 +299,22 @@ fn embed_at_pace(
         } else if took / 2 > pace.call_time {
             call_texts = (call_texts / 2).max(1);
         }
-        rest = later;
+        n_embedded += now.len();
         n_uncounted += now.len();
 
-        let is_stopped = stop.load(Ordering::Relaxed) && !rest.is_empty();
+        let is_done = n_embedded == n_distinct;
+        let is_stopped = stop.load(Ordering::Relaxed) && !is_done;
         let is_due = n_uncounted == pace.block_texts || counted.elapsed() >= pace.checkpoint_every;
-        if is_stopped || is_due || rest.is_empty() {
+        if is_stopped || is_due || is_done {
             work.checkpoint(n_uncounted)?;
             (n_uncounted, counted) = (0, Instant::now());
         }
         if is_stopped {
-            let (n_done, n_distinct) = (work.n_done, distinct.len());
+            let n_done = work.n_done;
             return Err(EmbedError::Stopped { n_done, n_distinct, partial: partial.to_owned() });
         }
     }
+    drop(rest);
     let path = work.vectors_path();
     let distinct = Vectors::open(&path)?;
     match first_unwritten(&distinct) {
@@ -310,8 +323,47 @@ fn embed_at_pace(
     }
 }
 
+/// Which of the texts are equal.
+struct Distinct {
+    /// For each text its place among the distinct ones, which stand in the order of their first appearance.
+    row_of: Vec<Row>,
+    n_distinct: usize,
+    /// The hash of the work; see [`partial::work_hasher`].
+    work: String,
+}
+
+impl Distinct {
+    fn of(embedder: &impl Embedder, texts: &(impl Texts + ?Sized)) -> io::Result<Distinct> {
+        let (mut row_of, mut work) = (Vec::new(), partial::work_hasher(embedder));
+        let mut rows = HashMap::new();
+        for text in texts.texts() {
+            let text = text?;
+            let next = Row(u32::try_from(rows.len()).expect("fewer texts than 2³²"));
+            let row = *rows.entry(Fingerprint::of(text.as_bytes())).or_insert(next);
+            if row == next {
+                work.field(text.as_bytes());
+            }
+            row_of.push(row);
+        }
+        Ok(Distinct { row_of, n_distinct: rows.len(), work: work.finish() })
+    }
+}
+
+/// Those of `texts` that no equal text comes before.
+fn first_appearances<'a>(
+    texts: &'a (impl Texts + ?Sized),
+    row_of: &'a [Row],
+) -> impl Iterator<Item = io::Result<Cow<'a, str>>> {
+    let mut n_seen = 0;
+    texts.texts().zip(row_of).filter_map(move |(text, row)| {
+        let is_first = row.index() == n_seen;
+        n_seen += usize::from(is_first);
+        (is_first || text.is_err()).then_some(text)
+    })
+}
+
 /// The first row that is all zeros, as a part of a file is that nobody wrote. Of a vector that was written
-/// some number is not zero, and mostly the first, so that this reads little.
+/// some number is not zero, and mostly the first.
 fn first_unwritten(vectors: &Vectors) -> Option<usize> {
     let mut rows = vectors.rows_cd().chunks_exact(vectors.dim());
     rows.position(|row| row.iter().all(|&x| x == 0.0))

@@ -4,7 +4,7 @@
 //! and refuses the vectors of any other. Everything here is synchronous and writes through
 //! `loriot-files`: an interrupted build leaves work to resume, never half a catalogue.
 //!
-//! In reading order: `batches` rows by number and bytes · [`partial`] embedding in progress · [`embed`] many texts to vectors, resumable · [`vector_output`] those vectors
+//! In reading order: [`texts`] that are not held in memory · `batches` rows by number and bytes · [`partial`] embedding in progress · [`embed`] many texts to vectors, resumable · [`vector_output`] those vectors
 //! for other programs · [`products`] what is known of each product · [`manifest`] what a
 //! catalogue says of itself · [`threads`] its threads · [`replace`] what it may replace · [`build`] making one · [`catalogue`]
 //! searching it.
@@ -17,6 +17,7 @@ pub mod manifest;
 pub mod partial;
 pub mod products;
 pub mod replace;
+pub mod texts;
 pub mod threads;
 pub mod vector_output;
 
@@ -29,4 +30,5 @@ pub use manifest::{EncoderRecord, IndexKind, Manifest, ManifestError};
 pub use partial::partial_dir;
 pub use products::{ProductKey, Products, Record};
 pub use replace::{check_replaceable, check_vectors_replaceable};
+pub use texts::{Templated, Texts};
 pub use vector_output::{Labels, VectorFormat, write_vectors};

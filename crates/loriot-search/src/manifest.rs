@@ -20,7 +20,8 @@
 use crate::products::ProductKey;
 use loriot_encoder::{Computation, Encoder, EncoderOptions};
 use loriot_files::{
-    Hint, OpenFolder, ReadFileError, parse_json, read_limited_open, sha256_file, sha256_open,
+    Hint, OpenFolder, ReadFileError, is_plain_name, parse_json, read_limited_open, sha256_file,
+    sha256_open,
 };
 use loriot_index::HnswConfig;
 use serde::{Deserialize, Serialize};
@@ -118,6 +119,12 @@ impl Hint for ManifestError {
                 "build one with `loriot index --output DIR`".into()
             }
             ManifestError::Version { .. } => "build the catalogue again".into(),
+            ManifestError::Read(ReadFileError::Io { source, .. })
+            | ManifestError::Open { source, .. }
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                "ask for the right to read it".into()
+            }
             ManifestError::Read(_)
             | ManifestError::Unlisted { .. }
             | ManifestError::FileName { .. }
@@ -438,10 +445,6 @@ impl Manifest {
 pub(crate) type Files = BTreeMap<&'static str, File>;
 
 /// Whether `name` names an entry of the folder it is looked up in, on every system.
-fn is_plain_name(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

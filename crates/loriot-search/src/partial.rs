@@ -12,7 +12,7 @@
 //! alone.
 
 use crate::embed::{EmbedError, Embedder};
-use loriot_files::{OutputError, Sha256Hasher, disk, read_json, write_atomic_json};
+use loriot_files::{OutputError, Sha256Hasher, disk, parent, read_json, write_atomic_json};
 use loriot_index::Vectors;
 use loriot_index::vectors::{HEADER_BYTES, MAGIC};
 use std::fs::{self, File, OpenOptions};
@@ -59,15 +59,16 @@ pub(crate) struct Partial {
 }
 
 impl Partial {
-    /// Continues the work of embedding `distinct` that stands in `dir`, or begins it there.
+    /// Continues the work, `n_vectors` of `embedder` for the texts that are hashed in `work` (see [`work_hasher`]),
+    /// that stands in `dir`, or begins it there.
     pub(crate) fn open(
         dir: &Path,
         embedder: &impl Embedder,
-        distinct: &[&str],
+        work: String,
+        n_vectors: usize,
     ) -> Result<Partial, EmbedError> {
         let error = OutputError::io(dir);
-        let work = hash_of_work(embedder, distinct);
-        let header = Vectors::header(embedder.dim(), embedder.identity(), distinct.len());
+        let header = Vectors::header(embedder.dim(), embedder.identity(), n_vectors);
         let is_there = match find(dir) {
             Ok(Found::Nothing) => false,
             Ok(Found::Ours) => true,
@@ -86,7 +87,6 @@ impl Partial {
         let mut file = open().map_err(OutputError::io(&path))?;
         let same_work = before.as_ref().is_some_and(|before| before.work == work);
         let had_rows = before.as_ref().is_some_and(|before| before.n_done > 0);
-        let n_vectors = distinct.len();
         let continued = before
             .filter(|b| b.schema_version == SCHEMA_VERSION && same_work)
             .filter(|b| b.n_vectors == n_vectors && (1..=n_vectors).contains(&b.n_done))
@@ -171,12 +171,12 @@ pub(crate) fn remove(dir: &Path) -> Result<(), OutputError> {
     remove().map_err(OutputError::io(dir))
 }
 
-fn hash_of_work(embedder: &impl Embedder, distinct: &[&str]) -> String {
+/// The hash of the work of `embedder`, before the distinct texts: each is a field of its own.
+pub(crate) fn work_hasher(embedder: &impl Embedder) -> Sha256Hasher {
     let mut hasher = Sha256Hasher::new();
     hasher.field(&embedder.identity().0);
     hasher.field(embedder.precision().name().as_bytes());
-    distinct.iter().for_each(|text| hasher.field(text.as_bytes()));
-    hasher.finish()
+    hasher
 }
 
 /// The hash of the first `n_bytes` of a file that has as many.
@@ -194,10 +194,7 @@ fn hash_up_to(file: &mut File, n_bytes: u64) -> io::Result<Sha256Hasher> {
 
 fn make_folder(dir: &Path) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    match dir.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => disk::sync_folder(parent),
-        _ => disk::sync_folder(Path::new(".")),
-    }
+    disk::sync_folder(parent(dir))
 }
 
 /// What stands where the work in progress goes.
@@ -234,6 +231,9 @@ fn find(dir: &Path) -> io::Result<Found> {
     }
     // Either of the two files may be damaged; that both are, and still ours, is not believed.
     let record = dir.join(PROGRESS);
+    if !record.exists() && fs::metadata(dir.join(VECTORS))?.len() == 0 {
+        return Ok(Found::Nothing); // The first record was not written yet.
+    }
     let is_ours = read_json::<Progress>(&record, PROGRESS_LIMIT_BYTES).is_ok()
         || begins_with(&dir.join(VECTORS), MAGIC);
     match is_ours {

@@ -14,7 +14,7 @@
 //! Ten products of a million are looked up for every query, so the file is written in small pages
 //! with an index of them, and a lookup decodes the pages it needs and no others.
 
-use crate::batches::batches;
+use crate::batches::next_batch;
 use crate::vector_output::io_error;
 use arrow_array::builder::{ArrayBuilder, StringBuilder};
 use arrow_array::cast::AsArray;
@@ -22,8 +22,8 @@ use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_schema::{DataType, Field, Schema};
 use bytes::Bytes;
 use loriot_data::guard::guard_parquet;
-use loriot_data::{Product, Value};
-use loriot_files::{Mmap, OutputError, open_regular, write_atomic};
+use loriot_data::{Product, Spool, Value};
+use loriot_files::{Fingerprint, Mmap, OutputError, open_regular, write_atomic};
 use loriot_index::Row;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{
@@ -43,12 +43,12 @@ const VERSION_KEY: &str = "loriot.version";
 const VERSION: &str = "2";
 const PAGE_ROWS: usize = 256;
 
-/// What is in memory, beside the products themselves, while they are written.
+/// What is in memory of the products while they are written.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
     /// Rows in a batch.
     batch_rows: usize,
-    /// Bytes of text in a batch that has more than one row. An array of strings holds 2 GiB at most, and a page
+    /// Bytes of a batch that has more than one row. An array of strings holds 2 GiB at most, and a page
     /// of the file is no larger than a batch.
     batch_bytes: usize,
     /// Compressed bytes in a row group.
@@ -64,10 +64,10 @@ const READ_ROWS: usize = 64;
 const N_OWN: usize = 2;
 
 /// The products of a catalogue in the order of their vectors.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub struct Products {
     /// The products.
-    pub rows: Vec<Product>,
+    pub rows: Spool,
     /// The names of their other columns.
     pub other_columns: Vec<String>,
 }
@@ -171,23 +171,27 @@ impl Products {
             )]))
             .build();
         let mut parquet = ArrowWriter::try_new(writer, Arc::clone(schema), Some(properties))?;
-        let made = MadeIds::beside(&self.rows);
-        let size = |row: usize| text_bytes(&self.rows[row]);
-        for range in batches(self.rows.len(), limits.batch_rows, limits.batch_bytes, size) {
-            let first = range.start;
-            let rows = &self.rows[range];
+        let made = MadeIds::beside(&self.rows)?;
+        let mut rows = self.rows.products().peekable();
+        let mut first = 0;
+        loop {
+            let batch = next_batch(&mut rows, limits.batch_rows, limits.batch_bytes, size_bytes)?;
+            if batch.is_empty() {
+                break;
+            }
             let id = |(at, product): (usize, &Product)| match &product.id {
                 Some(id) => id.clone(),
                 None => made.of_row(first + at),
             };
-            let ids = StringArray::from_iter_values(rows.iter().enumerate().map(id));
-            let titles = StringArray::from_iter_values(rows.iter().map(|row| &row.product_title));
+            let ids = StringArray::from_iter_values(batch.iter().enumerate().map(id));
+            let titles = StringArray::from_iter_values(batch.iter().map(|row| &row.product_title));
             let mut columns: Vec<ArrayRef> = vec![Arc::new(ids), Arc::new(titles)];
-            columns.extend(self.other_values(rows));
+            columns.extend(self.other_values(&batch));
             parquet.write(&RecordBatch::try_new(Arc::clone(schema), columns)?)?;
             if parquet.in_progress_size() >= limits.group_bytes {
                 parquet.flush()?;
             }
+            first += batch.len();
         }
         parquet.close().map(|_| ())
     }
@@ -211,30 +215,36 @@ impl Products {
     }
 }
 
-/// About as many bytes as the row has in the columns.
-fn text_bytes(row: &Product) -> usize {
+/// About as many bytes as the row takes in memory and in the columns.
+fn size_bytes(row: &Product) -> usize {
     let other = row.other.iter().map(|(_, value)| match value {
         Value::Text(text) | Value::Number(text) | Value::Json(text) => text.len(),
         Value::Bool(_) => 5,
     });
-    row.id.as_ref().map_or(0, String::len) + row.product_title.len() + other.sum::<usize>()
+    let texts = row.id.as_ref().map_or(0, String::len) + row.product_title.len();
+    texts + other.sum::<usize>() + size_of_val(&*row.other)
 }
 
 /// Ids of products that have none of their own.
-struct MadeIds<'a> {
+struct MadeIds {
     /// Whether no product has an id: then a row's number alone is one.
     are_all: bool,
     /// The ids of other products that look like made ones.
-    taken: HashSet<&'a str>,
+    taken: HashSet<Fingerprint>,
 }
 
-impl MadeIds<'_> {
+impl MadeIds {
     const PREFIX: &'static str = "row:";
 
-    fn beside(rows: &[Product]) -> MadeIds<'_> {
-        let ids = || rows.iter().filter_map(|product| product.id.as_deref());
-        let taken = ids().filter(|id| id.starts_with(MadeIds::PREFIX)).collect();
-        MadeIds { are_all: ids().next().is_none(), taken }
+    fn beside(rows: &Spool) -> io::Result<MadeIds> {
+        let mut taken = HashSet::new();
+        if (1..rows.len()).contains(&rows.n_ids()) {
+            for product in rows.products() {
+                let id = product?.id.filter(|id| id.starts_with(MadeIds::PREFIX));
+                taken.extend(id.map(|id| Fingerprint::of(id.as_bytes())));
+            }
+        }
+        Ok(MadeIds { are_all: rows.n_ids() == 0, taken })
     }
 
     /// `row:5`, or the first of `row:5.1`, `row:5.2` … that no product has.
@@ -244,7 +254,7 @@ impl MadeIds<'_> {
         }
         let mut id = format!("{}{row}", MadeIds::PREFIX);
         let mut n_tried = 0;
-        while self.taken.contains(id.as_str()) {
+        while self.taken.contains(&Fingerprint::of(id.as_bytes())) {
             n_tried += 1;
             id = format!("{}{row}.{n_tried}", MadeIds::PREFIX);
         }
@@ -401,12 +411,20 @@ impl ProductFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loriot_data::SpoolWriter;
 
     fn text(text: &str) -> Value {
         Value::Text(text.to_owned())
     }
 
-    fn products(n: usize) -> Products {
+    fn spooled(products: impl IntoIterator<Item = Product>) -> Spool {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spool = SpoolWriter::beside(&dir.path().join("shop")).unwrap();
+        products.into_iter().for_each(|product| spool.push(&product).unwrap());
+        spool.finish().unwrap()
+    }
+
+    fn rows(n: usize) -> Vec<Product> {
         let product = |i: usize| Product {
             id: i.is_multiple_of(2).then(|| format!("sku-{i}")),
             product_title: format!("kettle, {i} l"),
@@ -417,8 +435,12 @@ mod tests {
             line: i as u64 + 2,
             file_idx: 0,
         };
+        (0..n).map(product).collect()
+    }
+
+    fn products(rows: impl IntoIterator<Item = Product>) -> Products {
         let other_columns = vec!["colour".to_owned(), "id".to_owned()];
-        Products { rows: (0..n).map(product).collect(), other_columns }
+        Products { rows: spooled(rows), other_columns }
     }
 
     #[test]
@@ -426,7 +448,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("products.parquet");
         let n = 2 * LIMITS.batch_rows + 3;
-        products(n).write(&path).unwrap();
+        products(rows(n)).write(&path).unwrap();
         let file = ProductFile::open(&path, n).unwrap();
         let asked = [n - 1, 0, 300, 0, 16_385].map(|row| Row(row as u32));
         let records = file.records(&asked).unwrap();
@@ -445,17 +467,14 @@ mod tests {
     fn long_rows_are_written_in_small_batches_and_come_back() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("products.parquet");
-        let mut products = products(50);
+        let mut rows = rows(50);
         // They do not compress.
         let mut state = 1_u64;
         let mut noise = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             char::from(b'a' + (state >> 60) as u8)
         };
-        products
-            .rows
-            .iter_mut()
-            .for_each(|row| row.product_title = (0..2_000).map(|_| noise()).collect());
+        rows.iter_mut().for_each(|row| row.product_title = (0..2_000).map(|_| noise()).collect());
         let schema = Schema::new(
             [("id", false), ("product_title", false), ("colour", true), ("id_", true)]
                 .map(|(name, nullable)| Field::new(name, DataType::Utf8, nullable))
@@ -463,14 +482,14 @@ mod tests {
         );
         let limits = Limits { batch_rows: 100, batch_bytes: 5_000, group_bytes: 20_000 };
         let mut file = File::create(&path).unwrap();
-        products.write_parquet(&mut file, &Arc::new(schema), limits).unwrap();
+        products(rows.clone()).write_parquet(&mut file, &Arc::new(schema), limits).unwrap();
         let file = ProductFile::open(&path, 50).unwrap();
         let groups = file.metadata.metadata().row_groups();
         assert!(groups.iter().all(|group| group.num_rows() <= 22), "{groups:?}");
         let all: Vec<Row> = (0..50).map(Row).collect();
         let records = file.records(&all).unwrap();
         assert_eq!((&*records[48].id, &*records[49].id), ("sku-48", "row:49"));
-        let titles = |at: usize| (&records[at].product_title, &products.rows[at].product_title);
+        let titles = |at: usize| (&records[at].product_title, &rows[at].product_title);
         assert!((0..50).map(titles).all(|(found, wanted)| found == wanted));
     }
 
@@ -486,7 +505,7 @@ mod tests {
                 line: 1,
                 file_idx: 0,
             };
-            let rows = given.iter().map(product).collect();
+            let rows = spooled(given.iter().map(product));
             Products { rows, other_columns: Vec::new() }.write(&path).unwrap();
             let all: Vec<Row> = (0..given.len()).map(|row| Row(row as u32)).collect();
             let file = ProductFile::open(&path, given.len()).unwrap();
@@ -503,7 +522,7 @@ mod tests {
     fn a_file_of_another_length_or_of_other_columns_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("products.parquet");
-        products(5).write(&path).unwrap();
+        products(rows(5)).write(&path).unwrap();
         let error = ProductFile::open(&path, 6).unwrap_err().to_string();
         assert!(error.ends_with("has 5 products, expected 6"), "{error}");
 
@@ -548,7 +567,7 @@ mod tests {
     fn garbage_and_damage_are_errors_not_panics() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("products.parquet");
-        products(300).write(&path).unwrap();
+        products(rows(300)).write(&path).unwrap();
         let good = std::fs::read(&path).unwrap();
         let open_and_read = |bytes: &[u8]| {
             let file = ProductFile::from_bytes(&path, Bytes::copy_from_slice(bytes), 300)?;

@@ -4,7 +4,8 @@
 //! that would be written. Neither says that it may not be an input; that is for the caller, who knows the inputs.
 
 use crate::manifest::{FILE_NAMES, MANIFEST};
-use crate::vector_output::VectorFormat;
+use crate::vector_output::{VectorFormat, npy_header};
+use arrow_schema::{DataType, Field};
 use loriot_data::guard::guard_parquet;
 use loriot_files::{OutputError, open_regular, read_json};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
@@ -21,8 +22,8 @@ fn kept(path: &Path, reason: impl Into<String>) -> OutputError {
     OutputError::Kept { path: path.to_owned(), reason: reason.into() }
 }
 
-/// Whether a catalogue may be written to `dir`: nothing stands there, an empty folder, or a catalogue with
-/// nothing beside it, damaged or not.
+/// Whether a catalogue may be written to `dir`: nothing stands there, an empty folder, or a folder of nothing but a
+/// catalogue's files, of which `catalogue.json` says that Loriot wrote it.
 pub fn check_replaceable(dir: &Path) -> Result<(), OutputError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -52,6 +53,7 @@ pub fn check_replaceable(dir: &Path) -> Result<(), OutputError> {
     };
     match is_empty || manifest.is_ok_and(|manifest| creator(&manifest)) {
         true => Ok(()),
+        false if !dir.join(MANIFEST).exists() => Err(kept(dir, "it has no `catalogue.json`")),
         false => Err(kept(dir, "its `catalogue.json` is none of Loriot's")),
     }
 }
@@ -77,12 +79,17 @@ pub fn check_vectors_replaceable(path: &Path, format: VectorFormat) -> Result<()
     is_ours.then_some(()).ok_or_else(|| kept(path, format!("it holds no {what}")))
 }
 
+/// The header that is written for so many rows of such a width, to the byte.
 fn is_npy(mut file: &fs::File) -> bool {
     let mut head = [0; 128];
-    let is_read = file.read_exact(&mut head).is_ok();
-    is_read
-        && head
-            .starts_with(b"\x93NUMPY\x01\0v\0{'descr': '<f4', 'fortran_order': False, 'shape': (")
+    if file.read_exact(&mut head).is_err() {
+        return false;
+    }
+    let text = String::from_utf8_lossy(&head);
+    let shape = text.split_once("'shape': (").and_then(|(_, rest)| rest.split_once("), }"));
+    let sizes = shape.and_then(|(shape, _)| shape.split_once(", "));
+    let written = sizes.and_then(|(n, dim)| Some(npy_header(n.parse().ok()?, dim.parse().ok()?)));
+    written.is_some_and(|written| written == head)
 }
 
 /// A header of nothing but the tensor `embeddings` and an identity.
@@ -102,14 +109,33 @@ fn is_embeddings(mut file: &fs::File) -> bool {
         && header.get("__metadata__").is_some_and(|metadata| metadata.get("identity").is_some())
 }
 
+/// Columns `id` (or none), a text, and lists of f32 called `embedding`.
 fn has_embeddings(file: &fs::File) -> bool {
     let load = || ArrowReaderMetadata::load(file, ArrowReaderOptions::new());
-    guard_parquet(load).is_ok_and(|metadata| metadata.schema().field_with_name("embedding").is_ok())
+    let Ok(metadata) = guard_parquet(load) else { return false };
+    let fields = metadata.schema().fields();
+    let is_text = |field: &Field| field.data_type() == &DataType::Utf8;
+    let is_vector = |field: &Field| match field.data_type() {
+        DataType::FixedSizeList(item, _) => {
+            field.name() == "embedding" && item.data_type() == &DataType::Float32
+        }
+        _ => false,
+    };
+    match &fields[..] {
+        [text, vector] => is_text(text) && is_vector(vector),
+        [id, text, vector] => {
+            id.name() == "id" && is_text(id) && is_text(text) && is_vector(vector)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow_schema::Schema;
+    use parquet::arrow::ArrowWriter;
+    use std::sync::Arc;
 
     fn refused(result: Result<(), OutputError>) -> String {
         let error = result.unwrap_err().to_string();
@@ -124,8 +150,8 @@ mod tests {
         fs::create_dir(&path).unwrap();
         check_replaceable(&path).unwrap();
         fs::write(path.join("vectors"), "mine").unwrap();
+        assert_eq!(refused(check_replaceable(&path)), "it has no `catalogue.json`");
         let said = "its `catalogue.json` is none of Loriot's";
-        assert_eq!(refused(check_replaceable(&path)), said);
         fs::write(path.join(MANIFEST), r#"{"created_by": "somebody"}"#).unwrap();
         assert_eq!(refused(check_replaceable(&path)), said);
         fs::write(path.join(MANIFEST), r#"{"created_by": "loriot 0.1.0"}"#).unwrap();
@@ -161,5 +187,28 @@ mod tests {
         let said = refused(check(&model, VectorFormat::Safetensors));
         assert_eq!(said, "it holds no safetensors of Loriot's vectors");
         check(&u64::MAX.to_le_bytes(), VectorFormat::Safetensors).unwrap_err();
+        // Nor are numbers in another shape, nor a table of more than vectors.
+        let npy = npy_header(3, 4);
+        check(&npy, VectorFormat::Npy).unwrap();
+        for shape in ["(12,)", "(3, 4, 1)", "(3, x)"] {
+            let text = String::from_utf8_lossy(&npy[10..]).replace("(3, 4)", shape);
+            let other = [&npy[..10], text.as_bytes(), &[b' '; 8]].concat();
+            check(&other[..128], VectorFormat::Npy).unwrap_err();
+        }
+        let item = Arc::new(Field::new("item", DataType::Float32, false));
+        let vector = Field::new("embedding", DataType::FixedSizeList(item, 2), false);
+        let text = |name: &str| Field::new(name, DataType::Utf8, true);
+        let parquet = |fields: Vec<Field>| {
+            let mut bytes = Vec::new();
+            let schema = Arc::new(Schema::new(fields));
+            ArrowWriter::try_new(&mut bytes, schema, None).unwrap().close().unwrap();
+            check(&bytes, VectorFormat::Parquet)
+        };
+        parquet(vec![text("title"), vector.clone()]).unwrap();
+        parquet(vec![text("id"), text("title"), vector.clone()]).unwrap();
+        parquet(vec![text("id"), text("title"), text("brand"), vector.clone()]).unwrap_err();
+        parquet(vec![text("sku"), text("title"), vector.clone()]).unwrap_err();
+        parquet(vec![text("title"), text("embedding")]).unwrap_err();
+        parquet(vec![vector]).unwrap_err();
     }
 }

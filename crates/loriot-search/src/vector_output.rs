@@ -3,15 +3,16 @@
 //! | extension | what it holds |
 //! |---|---|
 //! | `.npy` | `(n, d)` f32, C order, format 1.0: `numpy.load(path, mmap_mode="r")` |
-//! | `.parquet` | `id` where the input has ids, the text under its column's name, `embedding`: a list of `d` f32 |
+//! | `.parquet` | `id` where the input has ids, the text under its column's name (`id_` for `id`), `embedding`: a list of `d` f32 |
 //! | `.safetensors` | tensor `embeddings`, `(n, d)` f32; metadata `identity`: SHA-256 of what embedded them |
 //!
 //! All are written row by row and appear whole or not at all.
 
-use crate::batches::batches;
+use crate::batches::next_batch;
 use crate::embed::Embedded;
 use arrow_array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
+use loriot_data::{Product, Spool};
 use loriot_encoder::weights::tensor_writer::write_safetensors;
 use loriot_files::{Hint, OutputError, write_atomic};
 use parquet::arrow::ArrowWriter;
@@ -69,10 +70,8 @@ impl VectorFormat {
 pub struct Labels<'a> {
     /// What the column of texts is called.
     pub text_column: &'a str,
-    /// The texts in order.
-    pub texts: &'a [&'a str],
-    /// Their ids; all `None` where the input has none.
-    pub ids: &'a [Option<&'a str>],
+    /// The texts, as titles, and their ids, in order.
+    pub rows: &'a Spool,
 }
 
 /// Writes `embedded` to `path`, replacing what is there.
@@ -82,7 +81,7 @@ pub fn write_vectors(
     embedded: &Embedded,
     labels: Labels<'_>,
 ) -> Result<(), OutputError> {
-    assert_eq!([labels.texts.len(), labels.ids.len()], [embedded.len(); 2], "a label for each");
+    assert_eq!(labels.rows.len(), embedded.len(), "a label for each");
     write_atomic(path, |writer| match format {
         VectorFormat::Npy => {
             writer.write_all(&npy_header(embedded.len(), embedded.dim()))?;
@@ -101,7 +100,7 @@ pub fn write_vectors(
 }
 
 /// Magic, version 1.0, length, then a Python dictionary padded to a multiple of 64 bytes.
-fn npy_header(n: usize, dim: usize) -> Vec<u8> {
+pub(crate) fn npy_header(n: usize, dim: usize) -> Vec<u8> {
     let mut dictionary =
         format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {dim}), }}");
     let unpadded = 10 + dictionary.len() + 1;
@@ -119,32 +118,38 @@ fn write_parquet(
     let dim = embedded.dim();
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     let list = DataType::FixedSizeList(Arc::clone(&item), dim as i32);
-    let with_ids = labels.ids.iter().any(Option::is_some);
-    let mut fields = vec![
-        Field::new(labels.text_column, DataType::Utf8, false),
-        Field::new("embedding", list, false),
-    ];
+    let with_ids = labels.rows.n_ids() > 0;
+    let text_column = match labels.text_column {
+        taken @ ("id" | "embedding") => format!("{taken}_"),
+        name => name.to_owned(),
+    };
+    let mut fields =
+        vec![Field::new(text_column, DataType::Utf8, false), Field::new("embedding", list, false)];
     if with_ids {
         fields.insert(0, Field::new("id", DataType::Utf8, true));
     }
     let schema = Arc::new(Schema::new(fields));
     let mut parquet = ArrowWriter::try_new(writer, Arc::clone(&schema), None)?;
 
-    let mut rows = embedded.rows();
-    let size = |row: usize| {
-        labels.texts[row].len() + labels.ids[row].map_or(0, str::len) + 4 * dim // Bytes.
+    let mut vectors = embedded.rows();
+    let mut rows = labels.rows.products().peekable();
+    let size = |row: &Product| {
+        row.product_title.len() + row.id.as_ref().map_or(0, String::len) + 4 * dim // Bytes.
     };
-    for range in batches(labels.texts.len(), BATCH_ROWS, BATCH_BYTES, size) {
-        let (texts, ids) = (&labels.texts[range.clone()], &labels.ids[range]);
-        let values: Vec<f32> = rows.by_ref().take(texts.len()).flatten().copied().collect();
+    loop {
+        let batch = next_batch(&mut rows, BATCH_ROWS, BATCH_BYTES, size)?;
+        if batch.is_empty() {
+            break;
+        }
+        let values: Vec<f32> = vectors.by_ref().take(batch.len()).flatten().copied().collect();
         let values = Arc::new(Float32Array::from(values));
-        let vectors = FixedSizeListArray::try_new(Arc::clone(&item), dim as i32, values, None)?;
-        let mut columns: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from_iter_values(texts)), //
-            Arc::new(vectors),
-        ];
+        let lists = FixedSizeListArray::try_new(Arc::clone(&item), dim as i32, values, None)?;
+        let texts = batch.iter().map(|row| &row.product_title);
+        let mut columns: Vec<ArrayRef> =
+            vec![Arc::new(StringArray::from_iter_values(texts)), Arc::new(lists)];
         if with_ids {
-            columns.insert(0, Arc::new(ids.iter().copied().collect::<StringArray>()));
+            let ids = batch.iter().map(|row| row.id.as_ref());
+            columns.insert(0, Arc::new(ids.collect::<StringArray>()));
         }
         parquet.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
         if parquet.in_progress_size() >= GROUP_BYTES {
@@ -175,6 +180,7 @@ mod tests {
     use arrow_array::Array;
     use arrow_array::cast::AsArray;
     use arrow_array::types::Float32Type;
+    use loriot_data::SpoolWriter;
     use loriot_encoder::Precision;
     use loriot_index::Identity;
     use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -205,11 +211,26 @@ mod tests {
 
     /// The file `name` as written, with or without ids, and its path.
     fn written(name: &str, ids: &[Option<&str>]) -> (tempfile::TempDir, PathBuf) {
+        written_with("product_title", name, ids)
+    }
+
+    fn written_with(
+        text_column: &str,
+        name: &str,
+        ids: &[Option<&str>],
+    ) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(name);
         let never = std::sync::atomic::AtomicBool::new(false);
-        let embedded = embed_all(&Lengths, &TEXTS, &dir.path().join("p"), &never, |_| ()).unwrap();
-        let labels = Labels { text_column: "product_title", texts: &TEXTS, ids };
+        let mut rows = SpoolWriter::beside(&path).unwrap();
+        for (text, id) in TEXTS.iter().zip(ids) {
+            let (id, product_title) = (id.map(str::to_owned), (*text).to_owned());
+            let other = Vec::new();
+            rows.push(&Product { id, product_title, other, line: 1, file_idx: 0 }).unwrap();
+        }
+        let rows = &rows.finish().unwrap();
+        let embedded = embed_all(&Lengths, rows, &dir.path().join("p"), &never, |_| ()).unwrap();
+        let labels = Labels { text_column, rows };
         write_vectors(&path, VectorFormat::of_path(&path).unwrap(), &embedded, labels).unwrap();
         (dir, path)
     }
@@ -266,6 +287,18 @@ mod tests {
         let file = std::fs::File::open(path).unwrap();
         let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
         assert_eq!(builder.schema().fields().len(), 2);
+    }
+
+    #[test]
+    fn no_two_columns_of_parquet_have_one_name() {
+        for taken in ["id", "embedding"] {
+            let (_dir, path) = written_with(taken, "v.parquet", &[Some("a"); 4]);
+            let file = std::fs::File::open(path).unwrap();
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file).unwrap();
+            let names = builder.schema().fields().iter().map(|field| field.name().clone());
+            let want = ["id".to_owned(), format!("{taken}_"), "embedding".to_owned()];
+            assert!(names.eq(want), "{taken}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@
 #[path = "../../../tests/rust/crash.rs"]
 mod crash;
 
-use loriot_data::{Product, Value};
+use loriot_data::{Product, Spool, SpoolWriter, Value};
 use loriot_encoder::Precision;
 use loriot_files::{Hint, OutputError};
 #[cfg(target_os = "linux")]
@@ -61,8 +61,20 @@ fn encoder() -> EncoderRecord {
     }
 }
 
+fn spooled(products: impl IntoIterator<Item = Product>) -> Spool {
+    let dir = tempfile::tempdir().unwrap();
+    let mut spool = SpoolWriter::beside(&dir.path().join("shop")).unwrap();
+    products.into_iter().for_each(|product| spool.push(&product).unwrap());
+    spool.finish().unwrap()
+}
+
 /// 60 products whose titles are 1 to 60 letters long.
 fn products() -> Products {
+    products_of(1..=60)
+}
+
+/// Those whose titles are as long as these.
+fn products_of(lengths: impl IntoIterator<Item = usize>) -> Products {
     let product = |length: usize| Product {
         id: Some(format!("sku-{length}")),
         product_title: "x".repeat(length),
@@ -73,10 +85,8 @@ fn products() -> Products {
         line: 0,
         file_idx: 0,
     };
-    Products {
-        rows: (1..=60).map(product).collect(),
-        other_columns: vec!["colour".into(), "price".into()],
-    }
+    let rows = spooled(lengths.into_iter().map(product));
+    Products { rows, other_columns: vec!["colour".into(), "price".into()] }
 }
 
 fn options(index: IndexChoice, overwrite: bool) -> BuildOptions {
@@ -94,8 +104,7 @@ fn build_products(
     index: IndexChoice,
     overwrite: bool,
 ) -> Result<Manifest, BuildError> {
-    let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
-    let embedded = embed_all(&Circle, &texts, &partial_dir(dir), &NEVER, |_| ()).unwrap();
+    let embedded = embed_all(&Circle, &products.rows, &partial_dir(dir), &NEVER, |_| ()).unwrap();
     let options = options(index, overwrite);
     build_catalogue(dir, products, &embedded, encoder(), &options, &NEVER, |_| ())
 }
@@ -190,8 +199,7 @@ fn a_product_keeps_its_key_when_others_are_gone() {
     let kept: Vec<Row> = (0..60).filter(|row| row % 3 == 0).map(Row).collect();
     let vectors = Vectors::open(&path.join("vectors")).unwrap();
     vectors.write_rows(&path.join("vectors"), &kept).unwrap();
-    let mut few = products();
-    few.rows = kept.iter().map(|row| few.rows[row.index()].clone()).collect();
+    let few = products_of(kept.iter().map(|row| row.index() + 1));
     few.write(&path.join("products.parquet")).unwrap();
     edit_manifest(&path, |manifest| {
         manifest["n_products"] = json!(20);
@@ -332,8 +340,7 @@ fn a_build_that_is_stopped_keeps_the_vectors_and_goes_on_from_them() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shop");
     let products = products();
-    let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
-    let embedded = embed_all(&Circle, &texts, &partial_dir(&path), &NEVER, |_| ()).unwrap();
+    let embedded = embed_all(&Circle, &products.rows, &partial_dir(&path), &NEVER, |_| ()).unwrap();
     let (stop, n_inserted) = (AtomicBool::new(false), AtomicUsize::new(0));
     let on_event = |event| {
         assert_ne!(event, BuildEvent::GraphBuilt);
@@ -352,7 +359,8 @@ fn a_build_that_is_stopped_keeps_the_vectors_and_goes_on_from_them() {
     assert_eq!(names.collect::<Vec<_>>(), ["shop.partial"]);
 
     let mut events = Vec::new();
-    embed_all(&Circle, &texts, &partial_dir(&path), &NEVER, |event| events.push(event)).unwrap();
+    embed_all(&Circle, &products.rows, &partial_dir(&path), &NEVER, |event| events.push(event))
+        .unwrap();
     assert!(events.contains(&EmbedEvent::Resumed { n_done: 60 }));
     build(&path, IndexChoice::Hnsw, false).unwrap();
     open(&path).unwrap();
@@ -366,10 +374,9 @@ fn a_crash_at_any_moment_of_a_build_leaves_a_whole_catalogue() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("shop");
         let before = build(&path, IndexChoice::Exact, false).unwrap();
-        let products = Products { rows: products().rows[10..].to_vec(), ..products() };
-        let texts: Vec<&str> = products.rows.iter().map(|row| row.product_title.as_str()).collect();
+        let products = products_of(11..=60);
         let partial = partial_dir(&path);
-        let embedded = embed_all(&Circle, &texts, &partial, &NEVER, |_| ()).unwrap();
+        let embedded = embed_all(&Circle, &products.rows, &partial, &NEVER, |_| ()).unwrap();
         let options = options(index, true);
         let work =
             || build_catalogue(&path, &products, &embedded, encoder(), &options, &NEVER, |_| ());
@@ -402,8 +409,7 @@ fn an_open_catalogue_stays_what_it_was_when_another_takes_its_name() {
     let catalogue = open(&path).unwrap();
     let before = catalogue.search(&point(5), &BEST_THREE).unwrap();
     // As many products, so that the lengths of vectors agree.
-    let mut others = products();
-    others.rows.reverse();
+    let others = products_of((1..=60).rev());
     build_products(&path, &others, IndexChoice::Exact, true).unwrap();
     catalogue.verify().unwrap();
     assert_eq!(catalogue.search(&point(5), &BEST_THREE).unwrap(), before);
@@ -414,8 +420,7 @@ fn an_open_catalogue_stays_what_it_was_when_another_takes_its_name() {
 #[test]
 fn a_catalogue_that_is_replaced_while_it_is_opened_is_one_or_the_other() {
     let (_dir, path) = built(IndexChoice::Exact);
-    let mut others = products();
-    others.rows.reverse();
+    let others = products_of((1..=60).rev());
     let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {

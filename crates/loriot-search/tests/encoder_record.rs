@@ -58,7 +58,7 @@ fn a_model_whose_computation_changed_is_not_the_catalogues_any_more() {
     }
 }
 
-/// The identity that the last version with no other gave the tiny model.
+/// The stored identity is the one that version 1 of [`loriot_encoder::identity`] gave the tiny model.
 #[test]
 fn a_catalogue_with_an_identity_of_version_1_is_searched_with_its_encoder_and_no_other() {
     let old = stored(&record(&tiny()), |json| {

@@ -19,6 +19,8 @@
 //! The file is turned into arguments that stand before the user's own, so that clap checks both
 //! alike; a key that the command line gives as well is left out: the command line wins. So is `overwrite` or
 //! `resume` where the command line gives the other.
+//! alike; a key that the command line gives as well, or that cannot stand beside what it gives, is left out: the
+//! command line wins.
 
 use crate::report::UsageError;
 use clap::{Arg, Command};
@@ -28,9 +30,6 @@ use std::path::{Path, PathBuf};
 use toml::Value;
 
 const LIMIT_BYTES: u64 = 1 << 20;
-
-/// Two options of which only one can be meant.
-const ALTERNATIVES: [&str; 2] = ["overwrite", "resume"];
 
 /// The file that this process takes options from, if any.
 pub fn path() -> Option<PathBuf> {
@@ -51,12 +50,9 @@ pub fn expand(root: &Command, arguments: Vec<OsString>) -> anyhow::Result<Vec<Os
     let mut from_file = Vec::new();
     for (key, value) in options_for(subcommand, root, &path)? {
         let Some(option) = option_called(subcommand, &key) else { continue };
-        let is_given = |option| is_given(&arguments[at + 1..], option);
-        let is_other_given = ALTERNATIVES.contains(&key.as_str())
-            && ALTERNATIVES
-                .iter()
-                .any(|name| option_called(subcommand, name).is_some_and(is_given));
-        if !is_given(option) && !is_other_given {
+        if !is_given(&arguments[at + 1..], option)
+            && !is_excluded(&arguments[at + 1..], option, subcommand)
+        {
             from_file.extend(to_arguments(option, &value).map_err(|found| {
                 UsageError::new(format!("`{}`: `{key}` cannot be {found}", path.display()))
             })?);
@@ -219,6 +215,16 @@ fn scalar(value: &Value) -> Result<String, &'static str> {
     }
 }
 
+/// Whether `option` cannot stand beside an option that the user's own arguments hold, as `--overwrite` beside `--resume`.
+pub(crate) fn is_excluded(arguments: &[OsString], option: &Arg, command: &Command) -> bool {
+    let excludes = |a: &Arg, b: &Arg| {
+        command.get_arg_conflicts_with(a).iter().any(|other| other.get_id() == b.get_id())
+    };
+    command.get_arguments().any(|other| {
+        is_given(arguments, other) && (excludes(option, other) || excludes(other, option))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,9 +235,14 @@ mod tests {
             .arg(Arg::new("train").long("train").num_args(1..))
             .arg(Arg::new("rank").long("rank").short('r'))
             .arg(Arg::new("column").long("column").action(ArgAction::Append))
-            .arg(Arg::new("overwrite").long("overwrite").action(ArgAction::SetTrue))
+            .arg(Arg::new("shuffle").long("no-shuffle").action(ArgAction::SetTrue))
             .arg(Arg::new("resume").long("resume").num_args(0..=1))
-            .arg(Arg::new("shuffle").long("no-shuffle").action(ArgAction::SetTrue));
+            .arg(
+                Arg::new("overwrite")
+                    .long("overwrite")
+                    .action(ArgAction::SetTrue)
+                    .conflicts_with("resume"),
+            );
         let search = Command::new("search")
             .arg(Arg::new("k").short('k'))
             .arg(Arg::new("exact").long("exact").action(ArgAction::SetTrue))
@@ -276,6 +287,14 @@ mod tests {
         }
         let both = expanded("overwrite = true\nresume = true", "loriot train --config=FILE");
         assert_eq!(both.unwrap(), "loriot train --overwrite --resume --config=FILE");
+    }
+
+    #[test]
+    fn what_cannot_stand_beside_the_command_line_goes() {
+        let given = "loriot train --config FILE --resume";
+        assert_eq!(expanded("[train]\noverwrite = true", given).unwrap(), given);
+        let given = "loriot train --config FILE --overwrite";
+        assert_eq!(expanded("resume = true", given).unwrap(), given);
     }
 
     #[test]

@@ -1,8 +1,10 @@
-//! Whether a batch fits in memory, guessed before it is tried.
+//! Whether a batch, a model or a graph fits in memory, guessed before it is tried.
 //!
 //! Rust ends a process whose allocation fails, and Linux rather kills one than to let an allocation fail; neither leaves a
-//! moment for advice. So the advice comes first. It is a guess: of what a batch keeps, not of all that a process holds.
+//! moment for advice. So the advice comes first. It is a guess: of the largest part, not of all that a process holds.
 
+use loriot_encoder::Precision;
+use loriot_encoder::config::Config;
 use loriot_train::TokenPairs;
 use std::fs;
 
@@ -29,15 +31,37 @@ pub fn batch_bytes(
 
 /// What to say if training needs `needed` bytes beside the weights and `free` are left.
 pub fn warning(needed: u64, free: u64) -> Option<String> {
+    let remedy = "a smaller `--batch-size` with more `--gradient-accumulation-steps` makes the same steps in less, \
+                  and so does a smaller `--max-length`";
+    too_much("a batch and the optimiser", needed, free, remedy)
+}
+
+/// What to say if a model's packed weights need more than the `free` bytes. The files' own are mapped, and read again
+/// where memory is short.
+pub fn model_warning(config: &Config, precision: Precision, free: u64) -> Option<String> {
+    let (d, i) = (config.hidden_size as u64, config.intermediate_size as u64);
+    let numbers = config.n_layers as u64 * (4 * d * d + 2 * d * i);
+    let (needed, remedy) = match precision {
+        Precision::F32 => (4 * numbers, "`--precision bf16` takes half of it and `int8` a quarter"),
+        Precision::Bf16 => (2 * numbers, "`--precision int8` takes half of it"),
+        Precision::Int8 => (numbers, "a smaller model takes less"),
+    };
+    too_much("the model's weights", needed, free, remedy)
+}
+
+/// What to say if a graph of so many vectors needs more than the `free` bytes while it is built: of each a list of twice
+/// `connectivity` neighbours, and the vector itself, which is compared again and again.
+pub fn graph_warning(n: usize, dim: usize, connectivity: usize, free: u64) -> Option<String> {
+    let needed = n as u64 * (8 * connectivity + 4 + 4 * dim) as u64;
+    let remedy = "a smaller `--connectivity` takes less, and `--kind exact` builds no graph";
+    too_much("the graph and its vectors", needed, free, remedy)
+}
+
+fn too_much(what: &str, needed: u64, free: u64, remedy: &str) -> Option<String> {
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     (needed > free).then(|| {
-        format!(
-            "a batch and the optimiser take some {:.1} GB and {:.1} GB of memory are free; a smaller \
-             `--batch-size` with more `--gradient-accumulation-steps` makes the same steps in less, and \
-             so does a smaller `--max-length`",
-            gigabytes(needed),
-            gigabytes(free)
-        )
+        let (needed, free) = (gigabytes(needed), gigabytes(free));
+        format!("{what} take some {needed:.1} GB and {free:.1} GB of memory are free; {remedy}")
     })
 }
 
@@ -70,6 +94,7 @@ fn free_of_group(limit: u64, used: u64, stat: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use loriot_encoder::folder::ModelFolder;
     use loriot_train::Rows;
 
     #[test]
@@ -106,5 +131,34 @@ mod tests {
             text.starts_with("a batch and the optimiser take some 3.4 GB and 2.0 GB of memory")
         );
         assert!(text.contains("`--gradient-accumulation-steps`"));
+    }
+
+    #[test]
+    fn a_graph_of_many_neighbours_takes_804_bytes_a_node_beside_the_vector() {
+        let per_node = 804 + 4 * 384;
+        assert_eq!(graph_warning(1_000_000, 384, 100, 1_000_000 * per_node), None);
+        let text = graph_warning(1_000_000, 384, 100, 1_000_000 * per_node - 1).unwrap();
+        assert!(
+            text.starts_with("the graph and its vectors take some 2.3 GB and 2.3 GB"),
+            "{text}"
+        );
+        assert!(text.contains("`--connectivity`") && text.contains("`--kind exact`"), "{text}");
+    }
+
+    #[test]
+    fn weights_take_four_two_or_one_byte_a_number() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/tiny_bert");
+        let config = ModelFolder::open(path.as_ref()).unwrap().config;
+        let (d, i) = (config.hidden_size, config.intermediate_size);
+        let numbers = (config.n_layers * (4 * d * d + 2 * d * i)) as u64;
+        for (precision, bytes, remedy) in [
+            (Precision::F32, 4, "bf16"),
+            (Precision::Bf16, 2, "int8"),
+            (Precision::Int8, 1, "a smaller model"),
+        ] {
+            assert_eq!(model_warning(&config, precision, bytes * numbers), None);
+            let text = model_warning(&config, precision, bytes * numbers - 1).unwrap();
+            assert!(text.contains(remedy), "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A recipe is a set of options as a file of `--config` has them. It stands below that file and the command line, which win.
 
-use crate::config_file::{is_given, option_called, to_arguments};
+use crate::config_file::{is_excluded, is_given, option_called, to_arguments};
 use clap::Command;
 use std::ffi::OsString;
 
@@ -29,8 +29,7 @@ pub fn expand(root: &Command, arguments: Vec<OsString>) -> Vec<OsString> {
     let mut added = Vec::new();
     for (key, value) in &table {
         let option = option_called(train, key).expect("a recipe has options of the command");
-        let contradicts = train.get_arg_conflicts_with(option);
-        if !is_given(given, option) && !contradicts.iter().any(|other| is_given(given, other)) {
+        if !is_given(given, option) && !is_excluded(given, option, train) {
             added.extend(to_arguments(option, value).expect("a recipe has values of options"));
         }
     }

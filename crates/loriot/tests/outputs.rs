@@ -7,6 +7,7 @@ mod support;
 use loriot_files::OutputLock;
 use serde_json::Value;
 use std::fs;
+use std::io::Write;
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 use support::{Dir, Done};
@@ -65,8 +66,10 @@ fn an_embedding_that_is_killed_or_interrupted_goes_on_and_ends_with_the_same_byt
     wait_for_record(&dir, "killed.npy.partial", |n_done| n_done > 0);
     signal(&killed, "-KILL");
     assert_eq!(end(killed).code, None);
+    let record = fs::read(dir.path("killed.npy.partial/progress.json")).unwrap();
+    let n_done = serde_json::from_slice::<Value>(&record).unwrap()["n_done"].clone();
     let resumed = dir.loriot(&format!("{embed} killed.npy")).ok();
-    assert!(resumed.stderr.contains("Resuming: 16384 texts"), "{}", resumed.stderr);
+    assert!(resumed.stderr.contains(&format!("Resuming: {n_done} texts")), "{}", resumed.stderr);
     assert!(read("killed.npy") == read("whole.npy"));
 
     let interrupted = start(&dir, &format!("{embed} interrupted.npy"));
@@ -246,6 +249,11 @@ fn a_catalogue_replaces_a_catalogue_and_leaves_nothing_beside_it() {
     dir.loriot(&format!("{index} --overwrite")).ok();
     assert!(dir.contents("shop") == first);
     assert_eq!(dir.names(), ["eval.csv", "shop", "train.csv"]);
+    // Killed when all but its clearing up was done.
+    fs::create_dir(dir.path("shop.partial")).unwrap();
+    let done = dir.loriot(index);
+    done.refused(1, "`shop` exists already", "--overwrite");
+    assert!(done.stderr.contains("note: `shop.partial` is work of a run that was interrupted"));
 }
 
 #[test]
@@ -254,4 +262,55 @@ fn a_graph_that_misses_much_is_warned_of() {
     let index = "index --model MODEL --input many.csv --output shop --kind hnsw --connectivity 2";
     let done = dir.loriot(&format!("{index} --ef-construction 1")).ok();
     assert!(done.stderr.contains("warning: a search finds only "), "{}", done.stderr);
+}
+
+/// The exit status and stderr of a command that reads `n_titles` titles of a megabyte from a pipe, and the most memory
+/// that it held, in bytes.
+#[cfg(target_os = "linux")]
+fn fed_with_long_titles(dir: &Dir, arguments: &str, n_titles: usize) -> (Done, u64) {
+    let mut command = dir.command(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let peak_bytes = || -> Option<u64> {
+        let text = fs::read_to_string(&status).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+    };
+    let mut stdin = child.stdin.take().unwrap();
+    std::thread::scope(|scope| {
+        let watched = scope.spawn(|| {
+            let mut peak = 0;
+            while let Some(now) = peak_bytes() {
+                peak = now;
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            peak
+        });
+        let text = "red kettle with a lid ".repeat(45_000);
+        stdin.write_all(b"id,product_title,brand\n").unwrap();
+        for i in 0..n_titles {
+            writeln!(stdin, "{i},{i} {text},Acme").unwrap();
+        }
+        drop(stdin);
+        (end(child), watched.join().unwrap())
+    })
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_does_not_grow_with_the_texts() {
+    const N: usize = 500;
+    let dir = Dir::with_rows(8);
+    for arguments in [
+        "embed --model MODEL --input - --output v.parquet",
+        "index --model MODEL --input - --text-template {product_title},{brand} --output shop",
+    ] {
+        let (done, peak) = fed_with_long_titles(&dir, arguments, N);
+        done.ok();
+        assert!(peak < 250_000_000, "{arguments}: {peak} bytes at the peak, of {N} MB of texts");
+    }
+    // All of a title is stored, however little of it the encoder reads.
+    let found = dir.loriot("search shop kettle -k 1 --json").ok().json();
+    assert!(found["results"][0]["product_title"].as_str().unwrap().len() > 980_000);
 }

@@ -326,7 +326,7 @@ fn a_full_disk_names_the_work_that_is_kept_and_the_same_command_goes_on() {
     ] {
         let command = dir.command(arguments);
         let mut limited = std::process::Command::new("sh");
-        limited.args(["-c", "trap '' XFSZ; ulimit -f 2; exec \"$0\" \"$@\""]);
+        limited.args(["-c", "trap '' XFSZ; ulimit -f 36; exec \"$0\" \"$@\""]);
         limited.arg(command.get_program()).args(command.get_args());
         let done = finished(limited.current_dir(dir.path(".")).output().unwrap());
         let kept = format!("no space is left; `{output}.partial` keeps what is done");
@@ -402,6 +402,67 @@ fn a_template_is_embedded_and_the_title_is_shown() {
     };
     assert_eq!(first("Acme Red kettle"), "Red kettle");
     assert_eq!(first("Blue mug"), "Blue mug");
+}
+
+#[test]
+fn products_whose_texts_differ_are_all_indexed_though_their_titles_are_equal() {
+    let dir = Dir::with_rows(8);
+    dir.write(
+        "a.jsonl",
+        concat!(
+            "{\"product_title\": \"Kettle\"}\n",
+            "{\"product_title\": \"Kettle\", \"brand\": \"Acme\"}\n",
+            "{\"product_title\": \"Kettle\", \"brand\": \"Bosch\"}\n",
+            "{\"product_title\": \"Kettle\", \"brand\": \"Acme\"}\n",
+            "{\"id\": 1, \"product_title\": \"Kettle\", \"brand\": \"Acme\"}\n",
+            "{\"id\": 1, \"product_title\": \"Kettle\", \"brand\": \"Bosch\"}\n",
+        ),
+    );
+    let index = "index --model MODEL --input a.jsonl --output shop --json --text-template";
+    let built = finished(dir.command(index).arg("{product_title} {brand}").output().unwrap()).ok();
+    let json = built.json();
+    assert_eq!((&json["n_products"], &json["n_repeated"]), (&json!(4), &json!(2)));
+    assert_eq!(json["n_repeated_with_another_title"], json!(1));
+    let said =
+        "`a.jsonl` line 6: id `1` is `Kettle Bosch`; kept is `Kettle Acme` of `a.jsonl` line 5";
+    assert!(built.stderr.contains(said), "{}", built.stderr);
+    let found = search(&dir, "search shop -k 1 --json", "Kettle Bosch").ok().json();
+    assert_eq!(found["results"][0]["fields"]["brand"], "Bosch", "{found}");
+}
+
+#[test]
+fn a_template_that_is_not_that_of_training_is_warned_of() {
+    let dir = Dir::with_rows(8);
+    dir.loriot(
+        "train --model MODEL --train train.csv --eval eval.csv --output run --max-steps 1 \
+         --text-template {product_title}",
+    )
+    .ok();
+    let settings = std::fs::read_to_string(dir.path("run/loriot.json")).unwrap();
+    let settings: Value = serde_json::from_str(&settings).unwrap();
+    let on = json!({"text_template": "{product_title}", "label_scale": "0:1"});
+    assert_eq!(settings["trained_on"], on);
+    dir.loriot("merge --model MODEL --adapter run --output merged").ok();
+    let said = "warning: the model was trained on products' texts of the template `{product_title}`, \
+                and these are of one column";
+    let model = ["--model MODEL --adapter run", "--model merged"];
+    for (at, model) in model.into_iter().enumerate() {
+        for (command, is_told) in [
+            (format!("index {model} --input train.csv --output shop{at}"), true),
+            (format!("search shop{at} kettle"), true),
+            (format!("embed {model} --input train.csv --output v{at}.npy"), true),
+            (format!("embed {model} --input train.csv --output q{at}.npy --as-queries"), false),
+            (
+                format!(
+                    "embed {model} --input train.csv --output t{at}.npy --text-template {{product_title}}"
+                ),
+                false,
+            ),
+        ] {
+            let done = dir.loriot(&command).ok();
+            assert_eq!(done.stderr.contains(said), is_told, "{command}: {}", done.stderr);
+        }
+    }
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::tokenizer::Tokenizer;
 use crate::weights::Weights;
 use loriot_files::write_atomic_json;
 use serde_json::{Value, json};
-pub use settings::{Base, Settings};
+pub use settings::{Base, Settings, TrainedOn};
 use std::path::{Path, PathBuf};
 
 /// How the hidden states of a text become one vector.

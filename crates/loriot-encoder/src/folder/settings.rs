@@ -8,6 +8,8 @@
 //! pooling           "mean" or "cls"
 //! normalize         whether vectors get the norm 1
 //! base              {"name": as the user gave it, "sha256": of its weights}
+//! trained_on        {"text_template": of products' texts or null, "label_scale": "LOW:HIGH"};
+//!                   missing in files from before December 2026
 //! ```
 //!
 //! A change to this table needs a new version, and a test that still opens version 1.
@@ -31,6 +33,15 @@ pub struct Base {
     pub sha256: String,
 }
 
+/// How the rows were read that a model was trained on.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct TrainedOn {
+    /// What products' texts were made of, instead of one column.
+    pub text_template: Option<String>,
+    /// Lowest and highest label, as `LOW:HIGH`.
+    pub label_scale: String,
+}
+
 /// What stands in `loriot.json`.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Settings {
@@ -46,6 +57,9 @@ pub struct Settings {
     pub normalize: bool,
     /// The base model.
     pub base: Base,
+    /// The training rows, where they are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trained_on: Option<TrainedOn>,
 }
 
 impl Settings {

@@ -56,7 +56,8 @@ fn embed_at(
 ) -> (Result<Embedded, EmbedError>, Vec<EmbedEvent>) {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     let mut events = Vec::new();
-    let embedded = embed_at_pace(pace, stub, &texts, partial, &NEVER, |event| events.push(event));
+    let embedded =
+        embed_at_pace(pace, stub, &texts[..], partial, &NEVER, |event| events.push(event));
     (embedded, events)
 }
 
@@ -170,9 +171,9 @@ fn a_vector_with_a_nan_names_its_text() {
         }
     }
     let dir = tempfile::tempdir().unwrap();
-    let error = embed_all(&Nan, &["a", "b"], dir.path(), &NEVER, |_| ()).unwrap_err();
+    let error = embed_all(&Nan, &["a", "b"][..], dir.path(), &NEVER, |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "the encoder gave no finite vector for the text `b`");
-    let error = embed_all(&Nan, &["a", "0"], dir.path(), &NEVER, |_| ()).unwrap_err();
+    let error = embed_all(&Nan, &["a", "0"][..], dir.path(), &NEVER, |_| ()).unwrap_err();
     assert_eq!(error.to_string(), "the encoder gave a vector of zeros for the text `0`");
 }
 
@@ -248,12 +249,32 @@ fn whatever_a_crash_leaves_the_next_run_loses_nothing_that_was_counted() {
     assert!(n_calls >= 4 * 4, "three calls a record and one a block: {n_calls}");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_crash_at_any_moment_of_the_first_run_is_no_obstacle_to_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let ours = texts()[..700].to_vec();
+    let again = ours.clone();
+    let check = move |left: &Path, call: &Call| {
+        let (embedded, _) = embed(&Stub::new(1), &again, &left.join("p"));
+        embedded.unwrap_or_else(|error| panic!("{error} after {call:?}"));
+    };
+    let work = || embed(&Stub::new(1), &ours, &root.path().join("p")).0;
+    let (done, n_calls) = crash::after_each_call(root.path(), work, check);
+    assert_eq!((done.unwrap().len(), n_calls > 8), (700, true), "{n_calls}");
+    // Killed before the first record: nothing tells it from a folder with an empty file of this name.
+    let partial = root.path().join("q");
+    std::fs::create_dir(&partial).unwrap();
+    std::fs::write(partial.join("vectors"), "").unwrap();
+    embed(&Stub::new(1), &ours, &partial).0.unwrap();
+}
+
 #[test]
 fn work_that_is_stopped_keeps_all_of_its_texts() {
     let dir = tempfile::tempdir().unwrap();
     let texts = texts();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let whole = embed_all(&Stub::new(1), &texts, &dir.path().join("whole"), &NEVER, |_| ());
+    let whole = embed_all(&Stub::new(1), &texts[..], &dir.path().join("whole"), &NEVER, |_| ());
     let (partial, stop) = (dir.path().join("p"), AtomicBool::new(false));
     let mut n_embedded = 0;
     let stopping = |event| {
@@ -262,17 +283,17 @@ fn work_that_is_stopped_keeps_all_of_its_texts() {
             stop.store(n_embedded > 1_000, Ordering::Relaxed);
         }
     };
-    let error = embed_all(&Stub::new(1), &texts, &partial, &stop, stopping).unwrap_err();
+    let error = embed_all(&Stub::new(1), &texts[..], &partial, &stop, stopping).unwrap_err();
     let EmbedError::Stopped { n_done, n_distinct: 3_000, .. } = error else { panic!("{error}") };
     assert_eq!(n_done, n_embedded);
     assert!((1_001..3_000).contains(&n_done), "{n_done}");
     let (stub, mut events) = (Stub::new(1), Vec::new());
-    let embedded = embed_all(&stub, &texts, &partial, &NEVER, |event| events.push(event));
+    let embedded = embed_all(&stub, &texts[..], &partial, &NEVER, |event| events.push(event));
     assert_eq!((n_resumed(&events), stub.n_embedded.get()), (n_done, 3_000 - n_done));
     assert!(embedded.unwrap().rows().eq(whole.unwrap().rows()));
     // Stopped when there is nothing left to do, it is done.
     let stop = AtomicBool::new(true);
-    embed_all(&Stub::new(1), &texts, &partial, &stop, |_| ()).unwrap();
+    embed_all(&Stub::new(1), &texts[..], &partial, &stop, |_| ()).unwrap();
 }
 
 #[test]
@@ -312,7 +333,7 @@ fn a_call_is_bounded_by_texts_and_by_bytes() {
         let dir = tempfile::tempdir().unwrap();
         let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
         let seen = Seen(Cell::default(), Stub::new(1));
-        embed_at_pace(pace, &seen, &texts, dir.path(), &NEVER, |_| ()).unwrap();
+        embed_at_pace(pace, &seen, &texts[..], dir.path(), &NEVER, |_| ()).unwrap();
         seen.0.get()
     };
     // However quick the encoder is, its calls stop growing.
@@ -373,6 +394,6 @@ fn a_row_that_was_never_written_is_not_read_as_a_vector() {
             }
         }
     };
-    let error = embed_all(&Stub::new(1), &texts, dir.path(), &NEVER, disturb).unwrap_err();
+    let error = embed_all(&Stub::new(1), &texts[..], dir.path(), &NEVER, disturb).unwrap_err();
     assert!(matches!(error, EmbedError::Unwritten { row: 1, .. }), "{error}");
 }

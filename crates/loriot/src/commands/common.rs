@@ -1,5 +1,6 @@
 //! Options and output that several commands share.
 
+use crate::memory;
 use crate::message::message;
 use crate::report::StdoutError;
 use crate::visible;
@@ -12,7 +13,7 @@ use loriot_data::{
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::Adapter;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
-use loriot_encoder::folder::Settings;
+use loriot_encoder::folder::{ModelFolder, Settings};
 use loriot_encoder::hub;
 use loriot_kernels::Isa;
 use std::io::Write;
@@ -105,12 +106,36 @@ pub fn encoder_options(
 
 /// Opens an encoder, and prints its notes: what its files did not say and was assumed.
 pub fn open_encoder(options: &EncoderOptions) -> anyhow::Result<Encoder> {
+    // Whatever is wrong with the folder is told when it is opened.
+    let folder = hub::resolve(&options.model).ok().and_then(|dir| ModelFolder::open(&dir).ok());
+    if let (Some(folder), Some(free)) = (folder, memory::free_bytes())
+        && let Some(text) = memory::model_warning(&folder.config, options.precision, free)
+    {
+        message!("warning: {text}");
+    }
     let encoder = Encoder::open(options)
         .with_context(|| format!("cannot open the encoder `{}`", options.model))?;
     for note in encoder.notes() {
         message!("note: {note}");
     }
     Ok(encoder)
+}
+
+/// Warns where products' texts are made by another `template` (of one column, where there is none) than in training.
+pub fn warn_of_another_template(encoder: &Encoder, template: Option<&str>) {
+    let Some(trained) = encoder.trained_on().filter(|on| on.text_template.as_deref() != template)
+    else {
+        return;
+    };
+    let said = |template: Option<&str>| match template {
+        Some(template) => format!("of the template `{template}`"),
+        None => "of one column".to_owned(),
+    };
+    message!(
+        "warning: the model was trained on products' texts {}, and these are {}: see `--text-template`",
+        said(trained.text_template.as_deref()),
+        said(template)
+    );
 }
 
 /// Opens the base model and the adapter apart, the base reading texts as the adapter was trained to:

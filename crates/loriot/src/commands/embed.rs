@@ -1,17 +1,17 @@
 //! `loriot embed`: a column of texts to a file of vectors.
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
-use super::output::check_no_input;
+use super::output::{check_no_input, exists_already};
 use crate::interrupt;
 use crate::message::message;
 use crate::progress::{Progress, seconds};
-use loriot_data::read_texts;
+use loriot_data::{Product, SpoolWriter, Text, read_texts};
 use loriot_encoder::Side;
 use loriot_encoder::encoder::Encoder;
 use loriot_files::{OutputError, OutputLock};
 use loriot_search::{
-    EmbedError, EmbedEvent, Embedded, EncoderSide, Labels, VectorFormat, check_vectors_replaceable,
-    embed_all, partial_dir, write_vectors,
+    EmbedError, EmbedEvent, Embedded, EncoderSide, Labels, Texts, VectorFormat,
+    check_vectors_replaceable, embed_all, partial_dir, write_vectors,
 };
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -42,15 +42,15 @@ pub struct EmbedArgs {
     #[command(flatten)]
     rows: RowOptions,
     /// Put the query prompt before the texts instead of the product prompt
-    #[arg(long)]
+    #[arg(long, help_heading = "Rows")]
     as_queries: bool,
     #[command(flatten)]
     arithmetic: PrecisionOption,
     /// File to write: `.npy`, `.parquet` (with ids and texts) or `.safetensors`
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     pub output: PathBuf,
     /// Replace vectors of the same format in `--output`
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 
@@ -64,24 +64,26 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
         check_no_input(&args.output, read)?;
         check_vectors_replaceable(&args.output, format)?;
     } else if args.output.exists() {
-        return Err(OutputError::Exists { path: args.output }.into());
+        return Err(exists_already(args.output));
     }
     let mut rows = read_texts(&args.input, &args.text_column, &args.rows.read_options()?)?;
     common::report_notes(&rows);
-    let (mut texts, mut ids) = (Vec::new(), Vec::new());
+    let mut texts = SpoolWriter::beside(&args.output)?;
     for row in rows.by_ref() {
-        let row = row?;
-        texts.push(row.text);
-        // The other formats have no place for them.
-        ids.push(row.id.filter(|_| format == VectorFormat::Parquet));
+        let Text { id, text, line, file_idx } = row?;
+        let text = Product { id, product_title: text, other: Vec::new(), line, file_idx };
+        texts.push(&text).map_err(OutputError::io(&args.output))?;
     }
     common::report_skipped(rows.skipped());
-    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let ids: Vec<Option<&str>> = ids.iter().map(Option::as_deref).collect();
+    let texts = texts.finish().map_err(OutputError::io(&args.output))?;
 
     let options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&options)?;
     let side = if args.as_queries { Side::Query } else { Side::Product };
+    if side == Side::Product {
+        let template = args.rows.text_template.as_ref().map(ToString::to_string);
+        common::warn_of_another_template(&encoder, template.as_deref());
+    }
     let embedded = embed_with_progress(&encoder, side, &texts, &args.output)?;
     if !args.overwrite && args.output.exists() {
         return Err(OutputError::Exists { path: args.output }.into()); // Somebody was quicker.
@@ -90,7 +92,7 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
         Some(_) => "text",
         None => args.text_column.as_str(),
     };
-    let labels = Labels { text_column, texts: &texts, ids: &ids };
+    let labels = Labels { text_column, rows: &texts };
     write_vectors(&args.output, format, &embedded, labels)?;
     let (n, dim) = (embedded.len(), embedded.dim());
     embedded.discard_partial()?;
@@ -107,7 +109,7 @@ pub fn run_embed(args: EmbedArgs) -> anyhow::Result<()> {
 pub(super) fn embed_with_progress(
     encoder: &Encoder,
     side: Side,
-    texts: &[&str],
+    texts: &impl Texts,
     output: &Path,
 ) -> anyhow::Result<Embedded> {
     let partial = partial_dir(output);

@@ -2,20 +2,27 @@
 
 use super::common::{self, ModelOptions, PrecisionOption, RowOptions};
 use super::embed::embed_with_progress;
-use super::output::check_no_input;
+use super::output::{check_no_input, exists_already};
 use crate::interrupt;
+use crate::memory;
 use crate::message::message;
 use crate::progress::{Progress, seconds};
-use loriot_data::{ColumnName, Conflict, Deduplicate, read_products};
+use loriot_data::{
+    ColumnName, Conflict, Deduplicate, Product, ProductTexts, Rows, Spool, SpoolWriter,
+    read_products,
+};
 use loriot_encoder::Side;
 use loriot_files::{OutputError, OutputLock, is_absent};
 use loriot_index::HnswConfig;
 use loriot_search::build::{BuildError, EXACT_UP_TO, IndexChoice, LOW_RECALL};
 use loriot_search::{
-    BuildEvent, BuildOptions, EncoderRecord, IndexKind, Manifest, Products, build_catalogue,
-    check_replaceable,
+    BuildEvent, BuildOptions, EncoderRecord, IndexKind, Manifest, Products, Templated,
+    build_catalogue, check_replaceable,
 };
 use serde_json::json;
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -28,7 +35,7 @@ Examples:
   loriot index --model all-MiniLM-L6-v2 --adapter run/best \\
     --input a.parquet b.parquet --output shop
 
-A product is indexed once: by its `id`, or by its title where it has none. Other columns are kept,
+A product is indexed once: by its `id`, or by its text where it has none. Other columns are kept,
 with their types, and shown by `loriot search --json`. An interrupted run (Ctrl-C) leaves
 `OUTPUT.partial` behind, and the same command goes on from there.")]
 pub struct IndexArgs {
@@ -47,10 +54,10 @@ pub struct IndexArgs {
     #[command(flatten)]
     arithmetic: PrecisionOption,
     /// Folder to write the catalogue to
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     pub output: PathBuf,
     /// Replace a catalogue in `--output`
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
     /// How the catalogue is searched: `exact` compares a query with every product, `hnsw` follows a
     /// graph to a few; `auto` builds a graph above 20,000 products
@@ -65,7 +72,7 @@ pub struct IndexArgs {
     #[arg(value_parser = clap::value_parser!(u16).range(1..))]
     ef_construction: u16,
     /// Print one JSON object about what was built
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -85,27 +92,38 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
         check_no_input(&args.output, read)?;
         check_replaceable(&args.output)?;
     } else if !is_absent(&args.output) {
-        return Err(OutputError::Exists { path: args.output }.into());
+        return Err(exists_already(args.output));
     }
     if let Some(theirs) = args.text_column.take() {
         args.rows.columns.push(ColumnName { ours: "product_title", theirs });
     }
-    let Read { products, n_repeated, n_conflicts } = read_catalogue(&args)?;
-    let templated = templated_texts(&args, &products)?;
-    let titles: Vec<&str> = match &templated {
-        Some(texts) => texts.iter().map(String::as_str).collect(),
-        None => products.rows.iter().map(|row| row.product_title.as_str()).collect(),
-    };
+    let Read { products, template, n_repeated, n_conflicts } = read_catalogue(&args)?;
 
     let encoder_options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&encoder_options)?;
-    let embedded = embed_with_progress(&encoder, Side::Product, &titles, &args.output)?;
+    let source = args.rows.text_template.as_ref().map(ToString::to_string);
+    common::warn_of_another_template(&encoder, source.as_deref());
+    let kind = match args.kind {
+        Kind::Auto => IndexChoice::Auto,
+        Kind::Exact => IndexChoice::Exact,
+        Kind::Hnsw => IndexChoice::Hnsw,
+    };
+    if kind.is_graph(products.rows.len())
+        && let Some(free) = memory::free_bytes()
+        && let (n, m) = (products.rows.len(), args.connectivity.into())
+        && let Some(text) = memory::graph_warning(n, encoder.dim(), m, free)
+    {
+        message!("warning: {text}");
+    }
+    let embedded = match &template {
+        Some(template) => {
+            let texts = Templated { products: &products.rows, template };
+            embed_with_progress(&encoder, Side::Product, &texts, &args.output)?
+        }
+        None => embed_with_progress(&encoder, Side::Product, &products.rows, &args.output)?,
+    };
     let options = BuildOptions {
-        index: match args.kind {
-            Kind::Auto => IndexChoice::Auto,
-            Kind::Exact => IndexChoice::Exact,
-            Kind::Hnsw => IndexChoice::Hnsw,
-        },
+        index: kind,
         hnsw: HnswConfig {
             connectivity: args.connectivity.into(),
             ef_construction: args.ef_construction.into(),
@@ -114,8 +132,7 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
         n_threads: args.model.reading.n_threads(),
         isa: encoder.isa(),
     };
-    let template = args.rows.text_template.as_ref().map(ToString::to_string);
-    let record = EncoderRecord::new(&encoder, &encoder_options).with_text_template(template);
+    let record = EncoderRecord::new(&encoder, &encoder_options).with_text_template(source);
     let graph = GraphProgress::default();
     let on_event = |event| graph.tell(event);
     let stop = interrupt::watch();
@@ -163,55 +180,96 @@ pub fn run_index(mut args: IndexArgs) -> anyhow::Result<()> {
 struct Read {
     /// The products of all files, each once.
     products: Products,
+    /// What makes the texts that they are embedded by, where it is not the title.
+    template: Option<ProductTexts>,
     /// How many were left out for being there already.
     n_repeated: u64,
-    /// How many of these had another title than the one that is kept.
+    /// How many of these had another text than the one that is kept.
     n_conflicts: u64,
 }
 
 fn read_catalogue(args: &IndexArgs) -> anyhow::Result<Read> {
-    let mut rows = read_products(&args.input, &args.rows.read_options()?)?;
+    let options = args.rows.read_options()?;
+    let mut rows = read_products(&args.input, &options)?;
     common::report_notes(&rows);
+    let template_for = |columns: &[String]| {
+        let template = args.rows.text_template.as_ref()?;
+        Some(template.of_products(&options.columns, columns))
+    };
     let mut once = Deduplicate::new();
-    for product in rows.by_ref() {
-        once.push(product?);
+    let mut kept = SpoolWriter::beside(&args.output)?;
+    let (mut template, mut n_columns, mut n_empty) = (template_for(rows.other_columns()), 0, 0);
+    while let Some(product) = rows.next() {
+        let product = product?;
+        // A later line of jsonl may bring a new column.
+        if rows.other_columns().len() != n_columns {
+            n_columns = rows.other_columns().len();
+            template = template_for(rows.other_columns());
+        }
+        let text = text_of(template.as_ref(), &product);
+        if once.is_first(&product, &text) {
+            n_empty += usize::from(text.is_empty());
+            kept.push(&product).map_err(OutputError::io(&args.output))?;
+        }
     }
     common::report_skipped(rows.skipped());
-    report_conflicts(&once, &args.input);
-    let (n_repeated, n_conflicts) = (once.n_dropped(), once.n_conflicts());
     let products = Products {
-        rows: once.into_products(),
-        // Known only now: a later line of jsonl may have brought a new column.
+        rows: kept.finish().map_err(OutputError::io(&args.output))?,
         other_columns: rows.other_columns().to_vec(),
     };
-    Ok(Read { products, n_repeated, n_conflicts })
+    report_conflicts(&once, &products.rows, template.as_ref(), &rows)
+        .map_err(OutputError::io(&args.output))?;
+    if let Some(template) = args.rows.text_template.as_ref().filter(|_| n_empty > 0) {
+        message!("warning: products without a value in any column of `{template}`: {n_empty}");
+    }
+    let (n_repeated, n_conflicts) = (once.n_dropped(), once.n_conflicts());
+    Ok(Read { products, template, n_repeated, n_conflicts })
 }
 
-/// Tells the user which products were left out although their titles are new.
-fn report_conflicts(once: &Deduplicate, files: &[PathBuf]) {
+/// What `product` is embedded by.
+fn text_of<'a>(template: Option<&ProductTexts>, product: &'a Product) -> Cow<'a, str> {
+    match template {
+        Some(template) => Cow::Owned(template.text(product)),
+        None => Cow::Borrowed(&product.product_title),
+    }
+}
+
+/// Tells the user which products were left out although their texts are new.
+fn report_conflicts(
+    once: &Deduplicate,
+    kept: &Spool,
+    template: Option<&ProductTexts>,
+    rows: &Rows<Product>,
+) -> io::Result<()> {
     if once.n_conflicts() == 0 {
-        return;
+        return Ok(());
     }
     message!(
-        "warning: products left out because their id came before, with another title: {}; the \
-         first of them:",
+        "warning: products left out because their id came before, with another {}: {}; the first \
+         of them:",
+        if template.is_some() { "text" } else { "title" },
         once.n_conflicts()
     );
-    let at = |(file, line): (usize, u64)| {
-        let is_parquet = files[file].extension().is_some_and(|ending| ending == "parquet");
-        let unit = if is_parquet { "row" } else { "line" };
-        format!("`{}` {unit} {line}", files[file].display())
-    };
-    for Conflict { id, kept_title, kept_at, dropped_title, dropped_at } in once.conflicts() {
+    let last = once.conflicts().iter().map(|conflict| conflict.kept).max().unwrap_or_default();
+    let mut kept_of = HashMap::new();
+    for (place, product) in kept.products().take(last + 1).enumerate() {
+        let product = product?;
+        if once.conflicts().iter().any(|conflict| conflict.kept == place) {
+            kept_of.insert(place, product);
+        }
+    }
+    for Conflict { id, kept, dropped_text, dropped_at: (file_idx, line) } in once.conflicts() {
+        let kept = &kept_of[kept];
         message!(
             "  {}: id `{}` is `{}`; kept is `{}` of {}",
-            at(*dropped_at),
+            rows.place(*file_idx, *line),
             shortened(id),
-            shortened(dropped_title),
-            shortened(kept_title),
-            at(*kept_at)
+            shortened(dropped_text),
+            shortened(&text_of(template, kept)),
+            rows.place(kept.file_idx, kept.line)
         );
     }
+    Ok(())
 }
 
 /// The first 60 characters, on one line.
@@ -222,19 +280,6 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
-}
-
-/// The texts that products are embedded by, where a template makes them.
-fn templated_texts(args: &IndexArgs, products: &Products) -> anyhow::Result<Option<Vec<String>>> {
-    let Some(template) = &args.rows.text_template else { return Ok(None) };
-    let columns = args.rows.read_options()?.columns;
-    let of = template.of_products(&columns, &products.other_columns);
-    let texts: Vec<String> = products.rows.iter().map(|product| of.text(product)).collect();
-    let n_empty = texts.iter().filter(|text| text.is_empty()).count();
-    if n_empty > 0 {
-        message!("warning: products without a value in any column of `{template}`: {n_empty}");
-    }
-    Ok(Some(texts))
 }
 
 fn described(manifest: &Manifest) -> String {

@@ -8,6 +8,8 @@ use loriot_encoder::DropoutRates;
 use loriot_encoder::Precision;
 use loriot_encoder::batch::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
+use loriot_encoder::folder::Settings;
+use loriot_encoder::hub;
 use loriot_encoder::train_model::{TrainModel, Trained};
 use loriot_files::{NewDir, OutputLock};
 use std::path::PathBuf;
@@ -29,13 +31,13 @@ pub struct MergeArgs {
     #[command(flatten)]
     model: ModelOptions,
     /// Folder to write the merged model to
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help_heading = "Output")]
     output: PathBuf,
     /// Replace a merged model in `--output`
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
     /// Print one JSON object instead of a sentence
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     json: bool,
 }
 
@@ -60,7 +62,9 @@ pub fn run_merge(args: MergeArgs) -> anyhow::Result<()> {
     let mut folder = base.folder().clone();
     folder.prompts = base.prompts().clone();
     folder.write(new.path(), &weights, base.tokenizer(), base.max_length())?;
-    base.settings().write(new.path())?;
+    let trained = Settings::open(&hub::resolve_adapter(&name)?)?;
+    let trained_on = trained.and_then(|trained| trained.trained_on);
+    Settings { trained_on, ..base.settings() }.write(new.path())?;
     let card = folder.merged_card(&name, base.max_length());
     loriot_files::write_atomic_bytes(&new.path().join("README.md"), card.as_bytes())?;
     drop(weights);

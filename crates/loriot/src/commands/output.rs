@@ -1,8 +1,25 @@
-//! What `--overwrite` never replaces: an input.
+//! What `--overwrite` never replaces: an input. And what is said where it is not given.
 
+use crate::message::message;
 use loriot_files::OutputError;
+use loriot_search::partial_dir;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+
+/// The error of an output that is there already. A run that was killed when all but its clearing up was done has left
+/// its work beside it, and so has one with `--overwrite` that is not done; only the user knows which.
+pub fn exists_already(output: PathBuf) -> anyhow::Error {
+    let partial = partial_dir(&output);
+    if partial.exists() {
+        message!(
+            "note: `{}` is work of a run that was interrupted: the same command goes on from there; if \
+             `{}` is what you want, delete it",
+            partial.display(),
+            output.display()
+        );
+    }
+    OutputError::Exists { path: output }.into()
+}
 
 /// Refuses an `output` that is one of `inputs`, holds one, or is a part of one, by whatever path they are named.
 /// An input that is no path here (a Hub id) or does not exist is no obstacle.

@@ -9,6 +9,7 @@ use crate::visible::one_line;
 use anyhow::Context;
 use loriot_encoder::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
+use loriot_kernels::Isa;
 use loriot_search::{Catalogue, EncoderRecord, Found, OpenOptions, SearchOptions};
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -84,13 +85,15 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
             .with_hint("give the words to search for: `loriot search DIR \"red kettle\"`")
             .into());
     }
-    let encoder_options = encoder_options(&args)?;
     let open_options = OpenOptions {
         exact: args.exact,
-        n_threads: encoder_options.threads,
-        isa: encoder_options.isa,
+        n_threads: args.reading.n_threads(),
+        isa: Isa::from_env()?,
     };
     let catalogue = Catalogue::open(&args.catalogue, &open_options)?;
+    // Of the catalogue that is open: another may have taken its name.
+    let recorded = &catalogue.manifest().encoder;
+    let encoder_options = encoder_options(&args, recorded.clone())?;
     let columns = Columns::new(&args.columns, &catalogue.other_columns())?;
     if args.verify {
         catalogue.verify()?;
@@ -103,9 +106,11 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
         ),
     })?;
     // A query is one text: the template is the products' alone.
-    let template = Catalogue::manifest_of(&args.catalogue)?.encoder.text_template;
-    let record = EncoderRecord::new(&encoder, &encoder_options).with_text_template(template);
+    let template = recorded.text_template.as_deref();
+    let record = EncoderRecord::new(&encoder, &encoder_options)
+        .with_text_template(template.map(str::to_owned));
     catalogue.check_encoder(&record)?;
+    common::warn_of_another_template(&encoder, template);
 
     let search = Search { args: &args, catalogue: &catalogue, columns, encoder: &encoder };
     match &args.query {
@@ -115,8 +120,7 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
 }
 
 /// The catalogue's encoder, except where the command line says otherwise.
-fn encoder_options(args: &SearchArgs) -> anyhow::Result<EncoderOptions> {
-    let recorded = Catalogue::manifest_of(&args.catalogue)?.encoder;
+fn encoder_options(args: &SearchArgs, recorded: EncoderRecord) -> anyhow::Result<EncoderOptions> {
     let (model, adapter) = match (&args.model, &args.adapter) {
         (Some(model), adapter) => (model.clone(), adapter.clone()),
         (None, Some(adapter)) => (recorded.model, Some(adapter.clone())),

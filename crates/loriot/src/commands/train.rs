@@ -12,6 +12,7 @@ use loriot_data::{LabelScale, Pair};
 use loriot_encoder::Precision;
 use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
+use loriot_encoder::folder::TrainedOn;
 use loriot_encoder::train_model::Trained;
 use loriot_train::loss::{LossName, Terms};
 use loriot_train::{
@@ -276,8 +277,13 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let train = args.rows.read_judged(&args.train, args.labels.label_scale, grade_scale)?;
     // One label means the same in both.
     let eval = args.rows.read_judged(&args.eval, Some(train.scale), grade_scale)?;
+    let trained_on = TrainedOn {
+        text_template: args.rows.text_template.as_ref().map(ToString::to_string),
+        label_scale: train.scale.to_string(),
+    };
     let (train, eval) = (train.pairs, eval.pairs);
-    let (encoder, start) = open_model(&args)?;
+    let (mut encoder, start) = open_model(&args)?;
+    encoder.set_trained_on(trained_on);
     let settings = settings(&args, &encoder);
     settings.check()?;
     let trained = trained(&args, &encoder, start, &settings)?;
