@@ -85,6 +85,9 @@ impl<'a> Run<'a> {
             lora: settings.lora_dropout,
         };
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
+        if let Some(ratio) = settings.loraplus_lr_ratio {
+            model.set_lora_plus(ratio);
+        }
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
         for damaged in folder.damaged() {
             observe(Event::Warning(&format!("a damaged checkpoint is left out: {damaged}")));
