@@ -1,6 +1,6 @@
 """Makes the golden files of `tests/golden/` anew: by hand, through `cargo xtask golden`, in the environment of make_env.py.
 
-    python golden.py [tiny] [minilm] [traces] [losses] --model DIR --train FILE
+    python golden.py [tiny] [adapters] [minilm] [traces] [losses] --model DIR --train FILE
 
 Without a part's name all are made. The same pins, seed and machine give the same bytes; tests/golden/README.md says what is
 in each file. `--model` is the folder of all-MiniLM-L6-v2, `--train` the rows that the training traces use: their first 1,280 are
@@ -13,7 +13,7 @@ import time
 
 import common
 
-PARTS = ("tiny", "minilm", "traces", "losses")
+PARTS = ("tiny", "adapters", "minilm", "traces", "losses")
 
 
 def main() -> None:
@@ -34,6 +34,10 @@ def main() -> None:
             import golden_tiny
 
             golden_tiny.generate()
+        elif part == "adapters":
+            import golden_adapters
+
+            golden_adapters.generate()
         elif part == "minilm":
             import golden_minilm
 

@@ -182,7 +182,8 @@ def sort_lists(path) -> None:
 
 def peft_name(name: str) -> str:
     """A parameter's name as the adapter file has it."""
-    return name.replace(".default", "")
+    name = name.replace(".default", "").replace(".modules_to_save", "")
+    return name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
 
 class Batch:

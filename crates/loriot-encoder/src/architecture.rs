@@ -159,6 +159,7 @@ pub(crate) mod tests {
             let roles: HashSet<Role> = tensors.iter().map(|tensor| tensor.role).collect();
             let names: HashSet<&str> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
             assert_eq!((roles.len(), names.len()), (tensors.len(), tensors.len()));
+            assert!(tensors.iter().all(|tensor| family.tensor_name(tensor.role) == tensor.name));
         }
     }
 
@@ -185,8 +186,9 @@ pub(crate) mod tests {
         assert!(read.contains("transformer.layer.1.attention.q_lin.weight"));
         assert!(weights.specs().all(|spec| read.of(spec.role) == weights.of(spec.role)));
 
+        let workers = crate::workers::Workers::start(1).unwrap();
         let lora = LoraConfig { targets: "q_lin,lin2".parse().unwrap(), ..LoraConfig::default() };
-        let adapter = Adapter::init(&lora, &renamed, 7).unwrap();
+        let adapter = Adapter::init(&lora, &renamed, &read, &workers, 7).unwrap();
         let kinds: Vec<_> = adapter.modules.iter().map(|module| module.site.kind).collect();
         assert_eq!(kinds[..2], [LinearKind::Query, LinearKind::Output]);
         adapter.write(dir.path()).unwrap();

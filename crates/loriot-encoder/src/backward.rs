@@ -112,14 +112,14 @@ impl<'a> Step<'a> {
             dropout.as_ref(),
         );
 
-        self.project(LinearKind::Output, &doutput_nd);
+        self.project(LinearKind::Output, &mut doutput_nd);
         let mut dintermediate_nf = self.take_dy(LinearKind::Intermediate);
         if self.passes(LinearKind::Output) {
             let dx = sized(&mut dintermediate_nf, n * f);
             let activation_input = Some(&self.tape.preactivation_nf[..]);
             let (kind, output) = (LinearKind::Output, &self.layer().output);
             self.backward_linear(kind, output, dx, &doutput_nd, Init::Zero, activation_input);
-            self.project(LinearKind::Intermediate, &dintermediate_nf);
+            self.project(LinearKind::Intermediate, &mut dintermediate_nf);
         }
         if self.passes(LinearKind::Intermediate) {
             let mut dmiddle_nd = std::mem::take(&mut self.gradients.dy_nd);
@@ -153,7 +153,7 @@ impl<'a> Step<'a> {
             dropout.as_ref(),
         );
 
-        self.project(LinearKind::AttentionOutput, &dattention_nd);
+        self.project(LinearKind::AttentionOutput, &mut dattention_nd);
         if self.passes(LinearKind::AttentionOutput) {
             let mut dcontext_nd = std::mem::take(&mut self.scratch.context_nd);
             let dx = sized(&mut dcontext_nd, n * d);
@@ -182,7 +182,7 @@ impl<'a> Step<'a> {
                 attention,
             );
         });
-        self.project(LinearKind::Query, &dqkv_n3d);
+        self.project(LinearKind::Query, &mut dqkv_n3d);
         if self.passes(LinearKind::Query) {
             let mut dx_nd = std::mem::take(&mut self.gradients.dy_nd);
             let (kind, qkv) = (LinearKind::Query, &self.layer().qkv);
@@ -213,11 +213,23 @@ impl<'a> Step<'a> {
     }
 
     /// `dy·B` of the adapters that read the same input as `kind`, given the `dy` that they share.
-    fn project(&mut self, kind: LinearKind, dy_no: &[f32]) {
+    ///
+    /// Where DoRA multiplies the results by its gains, `dy` is multiplied by them first, in place: all that comes after
+    /// is then as without gains.
+    fn project(&mut self, kind: LinearKind, dy_no: &mut [f32]) {
         let group = self.pass.lora_group(self.layer, kind);
         if group.rank() == 0 || !self.pass.depth.reaches(self.layer, kind) {
             return;
         }
+        let config = &self.pass.model.config;
+        let width = stage_width(self.pass, kind);
+        let columns_of = |kind: LinearKind| kind.columns(config);
+        if let Some(gain_o) = group.gains(&mut self.scratch.lora, width, columns_of) {
+            for dy_o in dy_no.chunks_exact_mut(width) {
+                dy_o.iter_mut().zip(gain_o).for_each(|(dy, gain)| *dy *= gain);
+            }
+        }
+        let dy_no = &*dy_no;
         let dyb_nr = self.gradients.dyb_nr.get_mut(kind);
         for Member { kind, lora, columns } in group.members() {
             let dy = output_of(self.pass, *kind, dy_no);
@@ -280,16 +292,20 @@ impl<'a> Step<'a> {
 }
 
 impl LayerGradients {
-    /// The gradient by the result of a trained linear layer.
+    /// The gradient by the result of a trained linear layer; with DoRA, by the result before its gains.
     pub(crate) fn dy(&self, pass: &Pass<'_>, kind: LinearKind) -> Mat<'_> {
         output_of(pass, kind, self.dy_no.get(kind))
     }
 }
 
 /// The columns of one linear layer in what it shares with those that read the same input.
-fn output_of<'a>(pass: &Pass<'_>, kind: LinearKind, y_no: &'a [f32]) -> Mat<'a> {
-    let config = &pass.model.config;
-    let (o, _) = kind.shape(config);
-    let width = if kind.stage() == 0 { 3 * o } else { o };
-    Mat::row_major(y_no, y_no.len() / width, width).columns(kind.columns(config))
+pub(crate) fn output_of<'a>(pass: &Pass<'_>, kind: LinearKind, y_no: &'a [f32]) -> Mat<'a> {
+    let width = stage_width(pass, kind);
+    Mat::row_major(y_no, y_no.len() / width, width).columns(kind.columns(&pass.model.config))
+}
+
+/// How many columns the linear layers have together that read the same input as `kind`.
+fn stage_width(pass: &Pass<'_>, kind: LinearKind) -> usize {
+    let (o, _) = kind.shape(&pass.model.config);
+    if kind.stage() == 0 { 3 * o } else { o }
 }

@@ -1,9 +1,11 @@
 //! Text in, unit vector out.
 
-use crate::adapter::Adapter;
+use crate::adapter::{Adapter, LoraModule};
+use crate::architecture::{Part, Role};
 use crate::base::{self, Base, BaseOptions};
 use crate::batch::{Side, Text, Work, distinct};
 use crate::depth::Depth;
+use crate::error::AdapterError;
 pub use crate::error::OpenError;
 use crate::folder::{ModelFolder, Pooling, Prompts, Settings, TrainedOn};
 use crate::forward::{LoraLayer, Pass, forward, lora_layers};
@@ -34,6 +36,8 @@ pub struct EncoderOptions {
     pub model: String,
     /// An adapter to fold in: a folder or a Hub id.
     pub adapter: Option<String>,
+    /// What the adapter's change of the weights is multiplied with; 1 where `None`.
+    pub strength: Option<f64>,
     /// Longest text in tokens; otherwise what the adapter, then the model folder, says.
     pub max_length: Option<usize>,
     /// What is put before a query; otherwise what the adapter, then the model folder, says.
@@ -54,6 +58,7 @@ impl EncoderOptions {
         EncoderOptions {
             model: model.into(),
             adapter: None,
+            strength: None,
             max_length: None,
             query_prompt: None,
             document_prompt: None,
@@ -73,6 +78,7 @@ impl EncoderOptions {
     pub fn reading(&self) -> Reading {
         Reading {
             adapter: self.adapter.clone(),
+            strength: self.strength,
             placement: Placement::Folded,
             max_length: self.max_length,
             query_prompt: self.query_prompt.clone(),
@@ -86,6 +92,8 @@ impl EncoderOptions {
 pub struct Reading {
     /// An adapter: a folder or a Hub id.
     pub adapter: Option<String>,
+    /// What the adapter's change of the weights is multiplied with; 1 where `None`.
+    pub strength: Option<f64>,
     /// How it is applied.
     pub placement: Placement,
     /// Longest text in tokens; otherwise what the adapter, then the model folder, says.
@@ -113,6 +121,8 @@ pub struct Encoder {
     /// The base's packed weights, or this encoder's own where an adapter is folded in.
     model: Arc<Model>,
     adapter: Option<(Arc<Adapter>, Placement)>,
+    /// DoRA's factors of each adapted layer, where the adapter is laid beside the weights.
+    gains: Vec<Option<Vec<f32>>>,
     max_length: usize,
     prompts: Prompts,
     notes: Vec<String>,
@@ -145,10 +155,18 @@ impl Encoder {
     ) -> Result<Encoder, OpenError> {
         let mut notes = base.notes.clone();
         let mut settings = base.settings.clone();
-        let mut laid = None;
+        let (mut laid, mut gains) = (None, Vec::new());
         if let Some(OpenAdapter { adapter, settings: trained }) = adapter {
             settings = trained.or(settings);
             notes.extend(adapter.notes.iter().cloned());
+            if reading.placement == Placement::Beside {
+                gains =
+                    base.workers.map(adapter.modules.iter().collect(), |module: &LoraModule| {
+                        module
+                            .numbers()
+                            .gains(&base.weights.of(Role::Linear(module.site, Part::Weight)))
+                    });
+            }
             laid = Some((Arc::new(adapter), reading.placement));
         }
 
@@ -191,6 +209,7 @@ impl Encoder {
             base,
             model,
             adapter: laid,
+            gains,
             max_length,
             prompts,
             notes,
@@ -368,8 +387,13 @@ impl Encoder {
         match &self.adapter {
             Some((adapter, Placement::Beside)) => {
                 let factors = |site| {
-                    let module = adapter.modules.iter().find(|module| module.site == site)?;
-                    Some((module.a_ri.as_slice(), module.b_or.as_slice()))
+                    let at = adapter.modules.iter().position(|module| module.site == site)?;
+                    let module = &adapter.modules[at];
+                    Some((
+                        module.a_ri.as_slice(),
+                        module.b_or.as_slice(),
+                        self.gains[at].as_deref(),
+                    ))
                 };
                 lora_layers(adapter, self.n_layers(), factors)
             }
@@ -412,6 +436,10 @@ impl Base {
     pub fn read(self: &Arc<Base>, reading: &Reading) -> Result<Encoder, OpenError> {
         let adapter = OpenAdapter::open(reading, &self.folder)?;
         adapter.iter().try_for_each(|adapter| adapter.check(self, reading))?;
+        let replaces = |open: &OpenAdapter| !open.adapter.whole.is_empty();
+        if reading.placement == Placement::Beside && adapter.as_ref().is_some_and(replaces) {
+            return Err(AdapterError::NotBeside.into());
+        }
         let model = match &adapter {
             Some(open) if reading.placement == Placement::Folded => self.fold(&open.adapter)?,
             _ => self.packed(),
@@ -486,7 +514,10 @@ impl OpenAdapter {
     fn open(reading: &Reading, folder: &ModelFolder) -> Result<Option<OpenAdapter>, OpenError> {
         let Some(name) = &reading.adapter else { return Ok(None) };
         let path = hub::resolve_adapter(name)?;
-        let adapter = Adapter::open(&path, &folder.config)?;
+        let mut adapter = Adapter::open(&path, &folder.config)?;
+        if let Some(strength) = reading.strength {
+            adapter.set_strength(name, strength)?;
+        }
         Ok(Some(OpenAdapter { adapter, settings: Settings::open(&path)? }))
     }
 

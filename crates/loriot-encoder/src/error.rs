@@ -308,6 +308,24 @@ pub enum AdapterError {
         /// Its value.
         found: String,
     },
+    /// The adapter's factors stand on a base whose weights its training changed.
+    #[error("`{}`: `init_lora_weights` is `{init}`, whose factors belong to weights that were changed before training", path.display())]
+    Unconverted {
+        /// The file.
+        path: PathBuf,
+        /// How it started.
+        init: String,
+    },
+    /// Adapters cannot be made one, or weaker, because of what one of them has.
+    #[error("`{adapter}` has {what}, expected adapters of plain LoRA to {to_do}")]
+    NotPlain {
+        /// The adapter as given.
+        adapter: String,
+        /// What it has.
+        what: &'static str,
+        /// What was to be done.
+        to_do: &'static str,
+    },
     /// A tensor belongs to no linear layer of this model.
     #[error("`{}`: no linear layer of this model is meant by tensor `{tensor}`", path.display())]
     Stranger {
@@ -334,6 +352,21 @@ pub enum AdapterError {
         /// What could be asked.
         available: String,
     },
+    /// A module cannot be trained and saved whole beside an adapter.
+    #[error(
+        "`modules_to_save` has `{entry}`, expected modules that can be trained whole beside an adapter: {available}"
+    )]
+    NotSaved {
+        /// The entry.
+        entry: String,
+        /// What could stand there.
+        available: String,
+    },
+    /// An adapter that replaces tensors of its base cannot share the base's weights.
+    #[error(
+        "an adapter with biases or saved modules cannot be laid beside weights that others share"
+    )]
+    NotBeside,
     /// A regular expression cannot be read.
     #[error("`{pattern}` is not a regular expression that can be used: {problem}")]
     Pattern {
@@ -388,6 +421,15 @@ impl Hint for AdapterError {
                  merged folder as `--model`"
             }
             AdapterError::NoTarget { .. } => "give `--target` names from that list",
+            AdapterError::NotSaved { .. } => {
+                "leave it out: linear layers are trained by their adapters, or whole with `--full`; \
+                 no vector depends on the pooler"
+            }
+            AdapterError::Unconverted { .. } => {
+                "convert it once in PEFT: `save_pretrained` with `path_initial_model_for_weight_conversion`"
+            }
+            AdapterError::NotPlain { .. } => "merge it into its base at its full strength instead",
+            AdapterError::NotBeside => "fold it in",
             AdapterError::Pattern { .. } => {
                 "write it in the syntax of Rust's `regex`: no look-around, no back-references"
             }

@@ -208,6 +208,31 @@ impl Family {
         format!("{}.{}.{}", self.layers, site.layer, self.suffix(site.kind))
     }
 
+    /// A tensor's name, without a wrapper's prefix.
+    ///
+    /// # Panics
+    ///
+    /// If the family has no tensor for it.
+    pub fn tensor_name(&self, role: Role) -> String {
+        let (module, part) = match role {
+            Role::Table(table) => {
+                let found = self.tables.iter().find(|(kind, _)| *kind == table);
+                let (_, name) = found.unwrap_or_else(|| panic!("{} has no {table:?}", self.class));
+                ((*name).to_owned(), Part::Weight)
+            }
+            Role::EmbeddingNorm(part) => (self.embedding_norm.to_owned(), part),
+            Role::Linear(site, part) => (self.module_name(site), part),
+            Role::Norm(layer, kind, part) => {
+                let is_it = |module: &Module| matches!(module, Module::Norm(k) if *k == kind);
+                let found = self.modules.iter().find(|(module, _)| is_it(module));
+                let (_, suffix) = found.unwrap_or_else(|| panic!("{} has no {kind:?}", self.class));
+                (format!("{}.{layer}.{suffix}", self.layers), part)
+            }
+            Role::Pooler(part) => (self.pooler.to_owned(), part),
+        };
+        format!("{module}.{}", part.name())
+    }
+
     /// The number of the layer that a tensor of this name belongs to, as written; `None` outside the layers.
     pub(crate) fn layer_in_name<'a>(&self, name: &'a str) -> Option<&'a str> {
         let rest = name.strip_prefix(self.layers)?.strip_prefix('.')?;

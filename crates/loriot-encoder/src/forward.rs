@@ -26,15 +26,16 @@ use std::ops::Range;
 /// The adapted linear layers of one layer.
 pub(crate) type LoraLayer<'a> = [Option<Lora<'a>>; LinearKind::COUNT];
 
-/// The linear layers of every layer that `adapter` adapts, with the factors A and B that `factors` gives for each.
+/// The linear layers of every layer that `adapter` adapts, with the factors A and B, and DoRA's gains, that `factors` gives
+/// for each.
 pub(crate) fn lora_layers<'a>(
     adapter: &Adapter,
     n_layers: usize,
-    factors: impl Fn(LinearSite) -> Option<(&'a [f32], &'a [f32])>,
+    factors: impl Fn(LinearSite) -> Option<(&'a [f32], &'a [f32], Option<&'a [f32]>)>,
 ) -> Vec<LoraLayer<'a>> {
     let mut layers = vec![LoraLayer::default(); n_layers];
     for &LoraModule { site, r, scale, .. } in &adapter.modules {
-        let lora = factors(site).map(|(a_ri, b_or)| Lora { r, scale, a_ri, b_or });
+        let lora = factors(site).map(|(a_ri, b_or, gain_o)| Lora { r, scale, a_ri, b_or, gain_o });
         layers[site.layer][site.kind as usize] = lora;
     }
     layers
@@ -101,6 +102,11 @@ impl Pass<'_> {
     /// The adapted layer of the adapter that is trained.
     pub(crate) fn lora(&self, layer: usize, kind: LinearKind) -> Option<Lora<'_>> {
         self.lora_of(0, layer, kind)
+    }
+
+    /// Whether the adapter that is trained is DoRA's, on this linear layer.
+    pub(crate) fn has_gain(&self, layer: usize, kind: LinearKind) -> bool {
+        self.lora(layer, kind).is_some_and(|lora| lora.gain_o.is_some())
     }
 
     /// The adapted layers that read the same input as `kind`, of the adapter that is trained.
@@ -297,6 +303,9 @@ fn forward_layer(
     let branch_nd = sized(&mut scratch.branch_nd, n * d);
     let kinds = [LinearKind::AttentionOutput];
     linear.run(&kinds, attention_output, branch_nd, context_nd, xa_nr, lora, Epilogue::None);
+    if keeps && pass.has_gain(layer, LinearKind::AttentionOutput) {
+        copied(tape.gained_no.get_mut(LinearKind::AttentionOutput), branch_nd);
+    }
     let dropout = pass.hidden_dropout(&mut scratch.streams, texts, layer, Site::AttentionOutput);
     let middle_nd = sized(&mut scratch.middle_nd, n * d);
     isa.dropout_add_layer_norm(
@@ -324,6 +333,9 @@ fn forward_layer(
     }
     let kinds = [LinearKind::Output];
     linear.run(&kinds, output, branch_nd, activated_nf, xa_nr, lora, Epilogue::None);
+    if keeps && pass.has_gain(layer, LinearKind::Output) {
+        copied(tape.gained_no.get_mut(LinearKind::Output), branch_nd);
+    }
     let dropout = pass.hidden_dropout(&mut scratch.streams, texts, layer, Site::FfnOutput);
     isa.dropout_add_layer_norm(
         x_nd,
@@ -336,6 +348,15 @@ fn forward_layer(
         config.layer_norm_eps,
         dropout.as_ref(),
     );
+}
+
+/// `y = bias + gain·(y − bias)`, row by row.
+fn scale_outputs(y_no: &mut [f32], gain_o: &[f32], bias_o: &[f32]) {
+    for y_o in y_no.chunks_exact_mut(gain_o.len()) {
+        for ((y, gain), bias) in y_o.iter_mut().zip(gain_o).zip(bias_o) {
+            *y = bias + gain * (*y - bias);
+        }
+    }
 }
 
 /// The linear layers of one layer, each with what its adapters add.
@@ -390,7 +411,14 @@ impl LinearPass<'_> {
                 let b = group.stack_b(scratch, o, columns_of);
                 let added = Added { alpha: 1.0, a: Mat::row_major(xa_nr, n, r), b };
                 let y = MatMut::row_major(y_no, n, o);
-                isa.linear_with(y, x, weight, init, Some(added), epilogue);
+                let mut gains = Vec::new();
+                let Some(gain_o) = group.gains(&mut gains, o, columns_of) else {
+                    isa.linear_with(y, x, weight, init, Some(added), epilogue);
+                    return;
+                };
+                isa.linear_with(y, x, weight, init, Some(added), Epilogue::None);
+                scale_outputs(y_no, gain_o, &linear.bias_o);
+                epilogue.finish(isa, MatMut::row_major(y_no, n, o));
             }
             several => {
                 let y = MatMut::row_major(y_no, n, o);
@@ -404,6 +432,9 @@ impl LinearPass<'_> {
                     let y_no = &mut y_no[rows.start * o..rows.end * o];
                     let y = MatMut::row_major(y_no, rows.len(), o);
                     isa.gemm_in(precision, y, 1.0, xa, b, Init::Accumulate);
+                    if let Some(gain_o) = group.gains(scratch, o, columns_of) {
+                        scale_outputs(y_no, gain_o, &linear.bias_o);
+                    }
                 }
                 epilogue.finish(isa, MatMut::row_major(y_no, n, o));
             }

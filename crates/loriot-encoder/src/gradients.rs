@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! frozen + LoRA:  dB += s·dyᵀ·(x·Aᵀ)     dA += s·(dy·B)ᵀ·x       x with its LoRA dropout
+//! DoRA:           dm as in [`LayerSums::magnitude`]; dy is multiplied by the gains before all else
 //! trained whole:  dW += dyᵀ·x            dbias += Σ dy           LN: dweight += Σ dy·x̂, dbias += Σ dy
 //! ```
 //!
@@ -9,6 +10,7 @@
 //! how the texts are cut into chunks, nor the work into [`Task`]s.
 
 use crate::architecture::{LinearKind, NormKind};
+use crate::backward::output_of;
 use crate::buffer::sized;
 use crate::forward::{Pass, Texts};
 use crate::row_product::RowProduct;
@@ -96,6 +98,47 @@ impl<'a> LayerSums<'a> {
         }));
     }
 
+    /// Adds to the gradient of DoRA's magnitudes. The norms count as constants.
+    ///
+    /// ```text
+    /// y = bias + gain·z, gain = m/‖V‖      dm = Σ dy·z/‖V‖ = Σ (gain·dy)·(y − bias) / (gain·m)
+    /// ```
+    pub(crate) fn magnitude(
+        self,
+        kind: LinearKind,
+        magnitude_o: &'a [f32],
+        dmagnitude_o: &'a mut [f32],
+        tasks: &mut Vec<Task<'a>>,
+    ) {
+        let pass = self.pass;
+        let Some(gain_o) = pass.lora(self.layer, kind).and_then(|lora| lora.gain_o) else { return };
+        tasks.push(Box::new(move || {
+            let bias_o = pass.model.layers[self.layer].bias_of(kind, &pass.model.config);
+            let mut sum_o = vec![0.0f64; gain_o.len()];
+            for chunk in self.chunks {
+                let tape = self.tape(chunk);
+                let y_no = match kind {
+                    LinearKind::Query | LinearKind::Key | LinearKind::Value => &tape.qkv_n3d,
+                    LinearKind::Intermediate => &tape.preactivation_nf,
+                    LinearKind::AttentionOutput | LinearKind::Output => tape.gained_no.get(kind),
+                };
+                let (y, dz) = (output_of(pass, kind, y_no), chunk.gradients.dy(pass, kind));
+                for row in 0..y.n_rows() {
+                    for (o, (sum, bias)) in sum_o.iter_mut().zip(bias_o).enumerate() {
+                        *sum += f64::from(dz.at(row, o)) * f64::from(y.at(row, o) - bias);
+                    }
+                }
+            }
+            for (o, sum) in sum_o.iter().enumerate() {
+                // 0 is the length of a row of zeros, whose direction nothing can tell.
+                let square = f64::from(gain_o[o]) * f64::from(magnitude_o[o]);
+                if square != 0.0 {
+                    dmagnitude_o[o] += (sum / square) as f32;
+                }
+            }
+        }));
+    }
+
     /// Picks the columns of one adapter in `x·Aᵀ` or `dy·B` of all that read the same input.
     fn lora_columns(self, kind: LinearKind) -> impl Fn(&'a [f32]) -> Mat<'a> + Send {
         let group = self.pass.lora_group(self.layer, kind);
@@ -142,24 +185,36 @@ impl<'a> LayerSums<'a> {
         tasks.push(Box::new(move || {
             // A row of ones times dy, in f32 because it is a sum.
             let isa = pass.isa().for_narrow(Precision::F32);
-            let mut dbias = RowProduct::new(isa, Precision::F32, 1.0, dbias_o, (1, o));
+            let gain_o = pass.lora(self.layer, kind).and_then(|lora| lora.gain_o);
+            let mut of_gained = vec![0.0; gain_o.map_or(0, <[f32]>::len)];
+            let sum_o = if gain_o.is_some() { &mut of_gained } else { &mut *dbias_o };
+            let mut dbias = RowProduct::new(isa, Precision::F32, 1.0, sum_o, (1, o));
             for chunk in self.chunks {
                 let dy = chunk.gradients.dy(pass, kind);
                 dbias.add(Mat::strided(&[1.0], dy.n_rows(), 1, 0, 0), dy);
             }
             dbias.finish();
+            // DoRA's gains are in dy, and do not concern the bias.
+            for (dbias, (sum, gain)) in
+                dbias_o.iter_mut().zip(of_gained.iter().zip(gain_o.into_iter().flatten()))
+            {
+                *dbias += if *gain == 0.0 { 0.0 } else { sum / gain };
+            }
         }));
     }
 
-    /// Adds to the gradients of a norm inside the layer.
+    /// Adds to the gradients of a norm inside the layer: of its weight, its bias or both.
     pub(crate) fn norm(
         self,
         kind: NormKind,
-        dweight_d: &'a mut [f32],
-        dbias_d: &'a mut [f32],
+        dweight_d: Option<&'a mut [f32]>,
+        dbias_d: Option<&'a mut [f32]>,
         tasks: &mut Vec<Task<'a>>,
     ) {
         tasks.push(Box::new(move || {
+            let [mut unused_weight, mut unused_bias] = [(); 2].map(|()| vec![0.0; self.pass.d()]);
+            let dweight_d = dweight_d.unwrap_or(&mut unused_weight);
+            let dbias_d = dbias_d.unwrap_or(&mut unused_bias);
             for chunk in self.chunks {
                 let (gradients, tape) = (&chunk.gradients, self.tape(chunk));
                 let (dy_nd, xhat_nd) = match kind {
@@ -172,13 +227,13 @@ impl<'a> LayerSums<'a> {
     }
 }
 
-/// Gradients of the embedding tables and their norm, in the order in which the tables stand.
+/// Gradients of the embedding tables and their norm, where these are trained.
 pub(crate) struct EmbeddingGradients<'a> {
-    pub(crate) dword_vd: &'a mut [f32],
-    pub(crate) dposition_pd: &'a mut [f32],
-    pub(crate) dtoken_type_td: &'a mut [f32],
-    pub(crate) dnorm_weight_d: &'a mut [f32],
-    pub(crate) dnorm_bias_d: &'a mut [f32],
+    pub(crate) dword_vd: Option<&'a mut [f32]>,
+    pub(crate) dposition_pd: Option<&'a mut [f32]>,
+    pub(crate) dtoken_type_td: Option<&'a mut [f32]>,
+    pub(crate) dnorm_weight_d: Option<&'a mut [f32]>,
+    pub(crate) dnorm_bias_d: Option<&'a mut [f32]>,
 }
 
 impl EmbeddingGradients<'_> {
@@ -195,38 +250,45 @@ impl EmbeddingGradients<'_> {
             isa.layer_norm_backward(dsum_nd, dx_nd, xhat_nd, rstd_n, weight_d);
         });
         let chunks = &*chunks;
+        let [mut unused_weight, mut unused_bias] = [(); 2].map(|()| vec![0.0; d]);
         let EmbeddingGradients { dword_vd, dposition_pd, dtoken_type_td, .. } = self;
-        let tasks: Vec<Task<'_>> = vec![
-            Box::new(|| {
+        let dweight_d = self.dnorm_weight_d.unwrap_or(&mut unused_weight);
+        let dbias_d = self.dnorm_bias_d.unwrap_or(&mut unused_bias);
+        let mut tasks: Vec<Task<'_>> = Vec::new();
+        if let Some(dword_vd) = dword_vd {
+            tasks.push(Box::new(|| {
                 for chunk in chunks {
                     for (dsum_d, &id) in chunk.scratch.x_nd.chunks_exact(d).zip(&chunk.packed.ids) {
                         isa.add(&mut dword_vd[id as usize * d..][..d], dsum_d);
                     }
                 }
-            }),
-            Box::new(|| {
+            }));
+        }
+        if let Some(dposition_pd) = dposition_pd {
+            tasks.push(Box::new(|| {
                 for chunk in chunks {
                     let positions = chunk.packed.positions();
                     for (dsum_d, position) in chunk.scratch.x_nd.chunks_exact(d).zip(positions) {
                         isa.add(&mut dposition_pd[position * d..][..d], dsum_d);
                     }
                 }
-            }),
-            Box::new(|| {
+            }));
+        }
+        if let Some(dtoken_type_td) = dtoken_type_td {
+            tasks.push(Box::new(|| {
                 for chunk in chunks {
                     for dsum_d in chunk.scratch.x_nd.chunks_exact(d) {
                         isa.add(&mut dtoken_type_td[..d], dsum_d);
                     }
                 }
-            }),
-            Box::new(|| {
-                for chunk in chunks {
-                    let (dy_nd, xhat_nd) = (&chunk.gradients.dy_nd, &chunk.embeddings_xhat_nd);
-                    let (dweight_d, dbias_d) = (&mut *self.dnorm_weight_d, &mut *self.dnorm_bias_d);
-                    isa.layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
-                }
-            }),
-        ];
+            }));
+        }
+        tasks.push(Box::new(|| {
+            for chunk in chunks {
+                let (dy_nd, xhat_nd) = (&chunk.gradients.dy_nd, &chunk.embeddings_xhat_nd);
+                isa.layer_norm_param_grads(dweight_d, dbias_d, dy_nd, xhat_nd);
+            }
+        }));
         workers.for_each(tasks, |task| task());
     }
 }

@@ -15,6 +15,8 @@ pub(crate) struct Lora<'a> {
     pub(crate) scale: f32,
     pub(crate) a_ri: &'a [f32],
     pub(crate) b_or: &'a [f32],
+    /// DoRA's factor for each output, without the bias: `y = bias + gain·(x·Wᵀ + s·x·Aᵀ·Bᵀ)`.
+    pub(crate) gain_o: Option<&'a [f32]>,
 }
 
 impl<'a> Lora<'a> {
@@ -61,6 +63,24 @@ impl<'a> Group<'a> {
 
     pub(crate) fn members(&self) -> &[Member<'a>] {
         &self.0
+    }
+
+    /// The factor of each of the `o` columns of the product that the members share, in `buffer`: DoRA's, and 1 where a
+    /// layer has none. `None` where no member has any.
+    pub(crate) fn gains<'b>(
+        &self,
+        buffer: &'b mut Vec<f32>,
+        o: usize,
+        columns_of: impl Fn(LinearKind) -> Range<usize>,
+    ) -> Option<&'b [f32]> {
+        let mut with_gain = self.0.iter().filter_map(|m| Some((m.kind, m.lora.gain_o?))).peekable();
+        with_gain.peek()?;
+        buffer.clear();
+        buffer.resize(o, 1.0);
+        for (kind, gain_o) in with_gain {
+            buffer[columns_of(kind)].copy_from_slice(gain_o);
+        }
+        Some(buffer)
     }
 
     /// The columns of one of the members.

@@ -84,6 +84,46 @@ impl Model {
         }
     }
 
+    /// Sets a tensor that is not packed: a bias, a part of a norm, the position or token-type table.
+    ///
+    /// # Panics
+    ///
+    /// If the tensor is another, or `values` has another length.
+    pub(crate) fn set(&mut self, role: Role, values: &[f32]) {
+        let d = self.config.hidden_size;
+        let norm = |norm: &'_ mut LayerNorm, part| match part {
+            Part::Weight => norm.weight_d.copy_from_slice(values),
+            Part::Bias => norm.bias_d.copy_from_slice(values),
+        };
+        match role {
+            Role::Table(TableKind::Position) => self.embeddings.position_pd.copy_from_slice(values),
+            Role::Table(TableKind::TokenType) => {
+                self.embeddings.token_type_d.copy_from_slice(&values[..d]);
+            }
+            Role::EmbeddingNorm(part) => norm(&mut self.embeddings.norm, part),
+            Role::Norm(layer, NormKind::Attention, part) => {
+                norm(&mut self.layers[layer].attention_norm, part);
+            }
+            Role::Norm(layer, NormKind::Output, part) => {
+                norm(&mut self.layers[layer].output_norm, part);
+            }
+            Role::Linear(site, Part::Bias) => {
+                let columns = site.kind.columns(&self.config);
+                let layer = &mut self.layers[site.layer];
+                let linear = match site.kind {
+                    LinearKind::Query | LinearKind::Key | LinearKind::Value => &mut layer.qkv,
+                    LinearKind::AttentionOutput => &mut layer.attention_output,
+                    LinearKind::Intermediate => &mut layer.intermediate,
+                    LinearKind::Output => &mut layer.output,
+                };
+                linear.bias_o[columns].copy_from_slice(values);
+            }
+            Role::Table(TableKind::Word) | Role::Linear(_, Part::Weight) | Role::Pooler(_) => {
+                panic!("{role:?} is packed, or kept elsewhere")
+            }
+        }
+    }
+
     /// Packs the tensors anew, after they were trained; all but the word embedding, which a pass finds
     /// with the trained parameters.
     pub(crate) fn repack(&mut self, tensor: &TensorOf<'_>, workers: &Workers) {
@@ -158,6 +198,20 @@ fn biases(tensor: &TensorOf<'_>, sites: &[LinearSite]) -> Vec<f32> {
 }
 
 impl Layer {
+    fn linear(&self, kind: LinearKind) -> &Linear {
+        match kind {
+            LinearKind::Query | LinearKind::Key | LinearKind::Value => &self.qkv,
+            LinearKind::AttentionOutput => &self.attention_output,
+            LinearKind::Intermediate => &self.intermediate,
+            LinearKind::Output => &self.output,
+        }
+    }
+
+    /// The bias of one linear layer.
+    pub(crate) fn bias_of(&self, kind: LinearKind, config: &Config) -> &[f32] {
+        &self.linear(kind).bias_o[kind.columns(config)]
+    }
+
     fn pack(
         isa: Isa,
         precision: Precision,

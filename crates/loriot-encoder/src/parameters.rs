@@ -17,6 +17,8 @@ pub struct Parameter {
     shape: Vec<usize>,
     pub(crate) value: Vec<f32>,
     pub(crate) gradient: Vec<f32>,
+    /// What the learning rate is multiplied with for it.
+    pub(crate) rate: f64,
 }
 
 impl Parameter {
@@ -27,7 +29,7 @@ impl Parameter {
     /// If `value` does not have that shape.
     pub(crate) fn new(name: String, shape: Vec<usize>, value: Vec<f32>) -> Parameter {
         assert_eq!(value.len(), shape.iter().product::<usize>(), "{name}");
-        Parameter { gradient: vec![0.0; value.len()], name, shape, value }
+        Parameter { gradient: vec![0.0; value.len()], name, shape, value, rate: 1.0 }
     }
 
     /// Its key in the files that training writes: PEFT's for an adapter, `transformers`' for a weight.
@@ -118,7 +120,9 @@ impl Parameters {
         let pairs = self.all.iter_mut().zip(&mut moments.all).collect();
         self.workers.for_each(pairs, |(parameter, moments): (&mut Parameter, &mut Moments)| {
             let Moments { m, v, .. } = moments;
-            isa.adam(&mut parameter.value, m, v, &parameter.gradient, step);
+            let learning_rate = parameter.rate * step.learning_rate;
+            let step = AdamStep { learning_rate, ..*step };
+            isa.adam(&mut parameter.value, m, v, &parameter.gradient, &step);
         });
     }
 

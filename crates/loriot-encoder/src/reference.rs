@@ -63,6 +63,8 @@ struct LayerTrace {
 
 struct LinearTrace {
     x_ni: Vec<f64>,
+    /// DoRA's norms of the rows of `W + s·B·A`, and the result before it is divided by them, without the bias.
+    dora: Option<(Vec<f64>, Vec<f64>)>,
     /// `x` with LoRA's dropout, and `dropout(x)·Aᵀ`.
     lora: Option<(Vec<f64>, Vec<f64>)>,
 }
@@ -89,11 +91,20 @@ impl Reference {
         }
     }
 
-    /// With an adapter beside the weights.
+    /// With an adapter beside the weights, and the tensors that it replaces replaced.
+    ///
+    /// # Panics
+    ///
+    /// If it was begun in the weights: [`Adapter::standing_alone`] is the one to give.
     pub fn with_adapter(mut self, adapter: &Adapter) -> Reference {
+        for tensor in &adapter.whole {
+            let values = tensor.values.iter().map(|&v| f64::from(v)).collect();
+            self.tensors.insert(self.names[&tensor.role].clone(), values);
+        }
         for module in &adapter.modules {
+            assert!(module.start.is_none(), "the weights are whole here");
             let wide = |values: &[f32]| values.iter().map(|&v| f64::from(v)).collect();
-            for factor in Factor::ALL {
+            for factor in module.factors() {
                 self.tensors.insert(self.factor(module.site, factor), wide(module.factor(factor)));
             }
             self.lora.insert(module.site, (module.r, f64::from(module.scale)));
@@ -299,13 +310,25 @@ impl Reference {
             let mut dropped_ni = x_ni.clone();
             self.drop_lora(&mut dropped_ni, packed, keys, site);
             let (mut xa_nr, mut xab_no) = (vec![0.0; n * r], vec![0.0; n * o]);
-            let [a, b] = Factor::ALL.map(|factor| &self.tensors[&self.factor(site, factor)]);
+            let [a, b] =
+                [Factor::A, Factor::B].map(|factor| &self.tensors[&self.factor(site, factor)]);
             linear(&mut xa_nr, &dropped_ni, a, &vec![0.0; r], i);
             linear(&mut xab_no, &xa_nr, b, &vec![0.0; o], r);
             axpy(&mut y_no, scale, &xab_no);
             (dropped_ni, xa_nr)
         });
-        (y_no, LinearTrace { x_ni, lora })
+        let dora = self.norms(site).map(|norm_o| {
+            let (magnitude, bias) = (self.magnitude(site), self.tensor(bias));
+            let mut z_no = y_no.clone();
+            for (y_o, z_o) in y_no.chunks_mut(o).zip(z_no.chunks_mut(o)) {
+                for k in 0..o {
+                    z_o[k] -= bias[k];
+                    y_o[k] = bias[k] + magnitude[k] / norm_o[k] * z_o[k];
+                }
+            }
+            (norm_o, z_no)
+        });
+        (y_no, LinearTrace { x_ni, dora, lora })
     }
 
     fn linear_backward(
@@ -318,6 +341,24 @@ impl Reference {
     ) -> Vec<f64> {
         let (o, i) = site.kind.shape(&self.config);
         let (weight, bias) = (Role::Linear(site, Part::Weight), Role::Linear(site, Part::Bias));
+        // DoRA: y = bias + m/‖V‖·z, where the norm counts as a constant. Of the bias, the gradient is that by `y`.
+        let mut dz_no = dy_no.to_vec();
+        if let Some((norm_o, z_no)) = &saved.dora {
+            let magnitude = self.magnitude(site);
+            let mut dmagnitude_o = vec![0.0; o];
+            for (dz_o, z_o) in dz_no.chunks_mut(o).zip(z_no.chunks(o)) {
+                for k in 0..o {
+                    dmagnitude_o[k] += dz_o[k] * z_o[k] / norm_o[k];
+                    dz_o[k] *= magnitude[k] / norm_o[k];
+                }
+            }
+            add(grads, &self.factor(site, Factor::Magnitude), &dmagnitude_o);
+            for (dy_o, dz_o) in dy_no.chunks(o).zip(dz_no.chunks(o)) {
+                let difference: Vec<f64> = dy_o.iter().zip(dz_o).map(|(dy, dz)| dy - dz).collect();
+                self.add(grads, bias, &difference);
+            }
+        }
+        let dy_no = &dz_no[..];
         let mut dx_ni = vec![0.0; saved.x_ni.len()];
         let (mut dw_oi, mut dbias_o) = (vec![0.0; o * i], vec![0.0; o]);
         let results = (&mut dx_ni[..], &mut dw_oi[..], &mut dbias_o[..]);
@@ -326,7 +367,7 @@ impl Reference {
         self.add(grads, bias, &dbias_o);
         if let Some((dropped_ni, xa_nr)) = &saved.lora {
             let (r, scale) = self.lora[&site];
-            let [a_name, b_name] = Factor::ALL.map(|factor| self.factor(site, factor));
+            let [a_name, b_name] = [Factor::A, Factor::B].map(|factor| self.factor(site, factor));
             let dy_no: Vec<f64> = dy_no.iter().map(|dy| scale * dy).collect();
             let (mut dxa_nr, mut db_or) = (vec![0.0; xa_nr.len()], vec![0.0; o * r]);
             let results = (&mut dxa_nr[..], &mut db_or[..], &mut vec![0.0; o][..]);
@@ -340,6 +381,29 @@ impl Reference {
             add(grads, &b_name, &db_or);
         }
         dx_ni
+    }
+
+    /// DoRA's magnitudes; none where it is not DoRA's.
+    fn magnitude(&self, site: LinearSite) -> &[f64] {
+        self.tensors.get(&self.factor(site, Factor::Magnitude)).map_or(&[], Vec::as_slice)
+    }
+
+    /// `‖W[o] + s·(B·A)[o]‖` of a layer with DoRA.
+    fn norms(&self, site: LinearSite) -> Option<Vec<f64>> {
+        let (_, i) = site.kind.shape(&self.config);
+        let &(r, scale) = self.lora.get(&site)?;
+        if self.magnitude(site).is_empty() {
+            return None;
+        }
+        let [a, b] = [Factor::A, Factor::B].map(|factor| &self.tensors[&self.factor(site, factor)]);
+        let rows = self.tensor(Role::Linear(site, Part::Weight)).chunks(i).zip(b.chunks(r));
+        let norms = rows.map(|(w_i, b_r)| {
+            let element = |at: usize| -> f64 {
+                w_i[at] + scale * (0..r).map(|k| b_r[k] * a[k * i + at]).sum::<f64>()
+            };
+            (0..i).map(|at| element(at).powi(2)).sum::<f64>().sqrt()
+        });
+        Some(norms.collect())
     }
 
     fn norm(&self, role: &dyn Fn(Part) -> Role, x_nd: &[f64]) -> Normalized {

@@ -3,6 +3,7 @@
 //! ```text
 //! of each layer from the lowest trained one on    qkv, f's input, x̂ and rstd of both norms, dropout(x)·Aᵀ
 //! where attention's output layer is trained        its input
+//! where DoRA is on one of the two output layers     its result
 //! once                                             the lowest trained layer's input
 //! where the embeddings are trained                 x̂ and rstd of their norm
 //! ```
@@ -84,6 +85,9 @@ pub(crate) struct LayerTape {
     pub(crate) output_rstd_n: Vec<f32>,
     /// `dropout(x)·Aᵀ` of each adapted linear layer.
     pub(crate) xa_nr: PerStage,
+    /// The results of linear layers with DoRA's gains, where nothing else keeps them: attention's output layer and the
+    /// feed-forward block's.
+    pub(crate) gained_no: PerStage,
 }
 
 /// One chunk: its texts, what the forward pass kept, and the gradients of the layer at hand.

@@ -1,6 +1,6 @@
 //! What a training loop drives: an encoder, its trained parameters, and their gradients.
 
-use crate::adapter::{Adapter, Factor};
+use crate::adapter::{Adapter, Factor, LoraModule, Numbers, whole};
 use crate::architecture::{LinearSite, Part, Role, TableKind};
 use crate::backward::{backward_head, backward_layer};
 use crate::batch::{Text, Work, chunks, distinct};
@@ -15,7 +15,7 @@ use loriot_files::Hint;
 use loriot_kernels::adam::AdamStep;
 use loriot_kernels::gemm::Precision;
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
 /// Tokens that one thread carries through the encoder at a time, at most: large, because each weight's
@@ -38,7 +38,7 @@ impl Hint for NotTrainable {
 #[derive(Clone, Debug)]
 #[allow(clippy::large_enum_variant, reason = "one value a run")]
 pub enum Trained {
-    /// The factors of an adapter; the encoder is frozen.
+    /// The factors of an adapter, and tensors that it replaces; the rest is frozen.
     Lora(Adapter),
     /// Every weight but the pooler's, embeddings included.
     Full,
@@ -62,6 +62,8 @@ pub struct TrainModel {
     /// Which of the encoded texts each text of the batch has its vector from.
     vector_of: Vec<u32>,
     step: u32,
+    /// DoRA's factors with the parameters as they are.
+    gains: BTreeMap<LinearSite, Vec<f32>>,
 }
 
 /// Which parameters mean what.
@@ -106,12 +108,20 @@ impl TrainModel {
         let trained = match trained {
             Trained::Lora(mut adapter) => {
                 for module in &mut adapter.modules {
-                    for factor in Factor::ALL {
+                    for factor in module.factors() {
                         let (name, shape) = (factor.key(family, module.site), module.shape(factor));
                         let value = std::mem::take(module.factor_mut(factor));
                         roles.push(ParameterRole::Factor(module.site, factor));
                         parameters.push(Parameter::new(name, shape, value));
                     }
+                }
+                for tensor in &mut adapter.whole {
+                    let (role, value) = (tensor.role, std::mem::take(&mut tensor.values));
+                    roles.push(ParameterRole::Weight(role));
+                    let name = whole::key(family, role, |site| {
+                        adapter.modules.iter().any(|module| module.site == site)
+                    });
+                    parameters.push(Parameter::new(name, tensor.shape.clone(), value));
                 }
                 Layout::Lora(adapter)
             }
@@ -128,7 +138,7 @@ impl TrainModel {
             }
         };
         let parameters = Parameters::new(parameters, encoder.isa(), encoder.workers().clone());
-        Ok(TrainModel {
+        let mut model = TrainModel {
             encoder,
             trained,
             parameters,
@@ -139,7 +149,14 @@ impl TrainModel {
             cuts: Vec::new(),
             vector_of: Vec::new(),
             step: 0,
-        })
+            gains: BTreeMap::new(),
+        };
+        model.take_out_starts();
+        // An adapter's own tensors may differ from the base's. All weights are what they are.
+        if matches!(model.trained, Layout::Lora(_)) {
+            model.take_up_parameters();
+        }
+        Ok(model)
     }
 
     /// The encoder. Its weights are the starting ones; where they are trained, only
@@ -153,7 +170,7 @@ impl TrainModel {
         &self.parameters
     }
 
-    /// Sets every parameter to what `read` gives for its name and shape. After an error, which is the first that `read`
+    /// Sets every parameter to what `read` gives for its name and shape in the model's files. After an error, which is the first that `read`
     /// gives, the model is of no use: some parameters are set.
     ///
     /// # Panics
@@ -161,9 +178,30 @@ impl TrainModel {
     /// If `read` gives another number of values than the shape asks for.
     pub fn read_parameters<E>(
         &mut self,
-        read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
+        mut read: impl FnMut(&str, &[usize]) -> Result<Vec<f32>, E>,
     ) -> Result<(), E> {
-        self.parameters.read(read)?;
+        // What was begun in the weights stands in files with its start: see `LoraModule::standing_alone`.
+        let mut with_start: HashMap<String, (Factor, usize)> = HashMap::new();
+        if let Layout::Lora(adapter) = &self.trained {
+            for module in adapter.modules.iter().filter(|module| module.start.is_some()) {
+                for factor in [Factor::A, Factor::B] {
+                    let key = factor.key(adapter.family, module.site);
+                    with_start.insert(key, (factor, module.r));
+                }
+            }
+        }
+        self.parameters.read(|name, shape| match with_start.get(name) {
+            Some(&(Factor::A, r)) => {
+                let mut values = read(name, &[2 * r, shape[1]])?;
+                values.truncate(r * shape[1]);
+                Ok(values)
+            }
+            Some(&(_, r)) => {
+                let values = read(name, &[shape[0], 2 * r])?;
+                Ok(values.chunks_exact(2 * r).flat_map(|row| &row[..r]).copied().collect())
+            }
+            None => read(name, shape),
+        })?;
         self.take_up_parameters();
         Ok(())
     }
@@ -178,6 +216,17 @@ impl TrainModel {
         self.parameters.scale_gradients(factor);
     }
 
+    /// LoRA+: the learning rate of each factor B, and of each parameter of one axis (biases, norms, DoRA's magnitudes), is
+    /// `ratio` times that of the others, as PEFT's `create_loraplus_optimizer` groups them (Hayou et al., 2024).
+    pub fn set_lora_plus(&mut self, ratio: f64) {
+        for (parameter, role) in self.parameters.all.iter_mut().zip(&self.roles) {
+            let is_b = matches!(role, ParameterRole::Factor(_, Factor::B));
+            if is_b || parameter.shape().len() == 1 {
+                parameter.rate = ratio;
+            }
+        }
+    }
+
     /// Moments for [`TrainModel::adam_step`], of parameters that have not moved yet.
     pub fn adam_moments(&self) -> AdamMoments {
         AdamMoments::new(&self.parameters)
@@ -189,8 +238,58 @@ impl TrainModel {
         self.take_up_parameters();
     }
 
-    /// Packs trained weights anew after their values changed.
+    /// Packs the weights without the factors that training begins with, where they were taken out of them.
+    fn take_out_starts(&mut self) {
+        let Layout::Lora(adapter) = &self.trained else { return };
+        if adapter.modules.iter().all(|module| module.start.is_none()) {
+            return;
+        }
+        let mut weights = self.encoder.base().weights.clone();
+        for module in &adapter.modules {
+            let role = Role::Linear(module.site, Part::Weight);
+            let mut weight_oi = weights.of(role).into_owned();
+            module.residual(&mut weight_oi);
+            weights.set(role, weight_oi);
+        }
+        let (model, workers) = self.encoder.model_mut();
+        model.repack(&|role| weights.of(role), workers);
+    }
+
+    /// DoRA's factors, by the norms of the weights with their adapters.
+    fn gains_now(&self) -> BTreeMap<LinearSite, Vec<f32>> {
+        let Layout::Lora(adapter) = &self.trained else { return BTreeMap::new() };
+        let weights = &self.encoder.base().weights;
+        let gains = |module: &LoraModule| {
+            let value = |factor| self.parameter(ParameterRole::Factor(module.site, factor));
+            let numbers = Numbers {
+                a_ri: value(Factor::A)?,
+                b_or: value(Factor::B)?,
+                magnitude_o: Some(value(Factor::Magnitude)?),
+                ..module.numbers()
+            };
+            let weight_oi = weights.of(Role::Linear(module.site, Part::Weight));
+            Some((module.site, numbers.gains(&weight_oi)?))
+        };
+        let all = self.encoder.workers().map(adapter.modules.iter().collect(), gains);
+        all.into_iter().flatten().collect()
+    }
+
+    /// Brings the model up to date after the values of trained weights changed.
     fn take_up_parameters(&mut self) {
+        if let Layout::Lora(adapter) = &self.trained
+            && !adapter.whole.is_empty()
+        {
+            let (model, _) = self.encoder.model_mut();
+            for (parameter, role) in self.parameters.all.iter().zip(&self.roles) {
+                match *role {
+                    // A pass finds the word embedding among the parameters.
+                    ParameterRole::Factor(..)
+                    | ParameterRole::Weight(Role::Table(TableKind::Word)) => {}
+                    ParameterRole::Weight(role) => model.set(role, &parameter.value),
+                }
+            }
+        }
+        self.gains = self.gains_now();
         if let Layout::Full(weights) = &self.trained {
             let values = self.parameters.all.iter().map(|parameter| parameter.value.as_slice());
             let by_role: HashMap<ParameterRole, &[f32]> =
@@ -296,12 +395,15 @@ impl TrainModel {
                 let n_threads = workers.n_threads();
                 let sums = LayerSums { pass: &pass, layer, chunks: tapes, n_threads };
                 let of_layer = self.gradients(&mut gradients, Some(layer));
-                let tasks = of_layer.tasks(sums);
+                let tasks = of_layer.tasks(sums, |site| {
+                    let role = ParameterRole::Factor(site, Factor::Magnitude);
+                    self.parameter(role).expect("the model trains this parameter")
+                });
                 workers.for_each(tasks, |task| task());
             }
-            if let Layout::Full(_) = self.trained {
+            if pass.depth == Depth::Embeddings {
                 let mut by_role = self.gradients(&mut gradients, None);
-                let mut take = |role| by_role.take(ParameterRole::Weight(role));
+                let mut take = |role| by_role.0.remove(&ParameterRole::Weight(role));
                 let gradients = EmbeddingGradients {
                     dword_vd: take(Role::Table(TableKind::Word)),
                     dposition_pd: take(Role::Table(TableKind::Position)),
@@ -328,10 +430,17 @@ impl TrainModel {
         let Layout::Lora(adapter) = &self.trained else { return None };
         let mut adapter = adapter.clone();
         for (parameter, role) in self.parameters.all.iter().zip(&self.roles) {
-            let &ParameterRole::Factor(site, factor) = role else { continue };
-            let module = adapter.modules.iter_mut().find(|module| module.site == site);
-            let module = module.expect("a parameter's module is the adapter's");
-            module.factor_mut(factor).clone_from(&parameter.value);
+            let value = match *role {
+                ParameterRole::Factor(site, factor) => {
+                    let module = adapter.modules.iter_mut().find(|module| module.site == site);
+                    module.expect("a parameter's module is the adapter's").factor_mut(factor)
+                }
+                ParameterRole::Weight(role) => {
+                    let tensor = adapter.whole.iter_mut().find(|tensor| tensor.role == role);
+                    &mut tensor.expect("a parameter's tensor is the adapter's").values
+                }
+            };
+            value.clone_from(&parameter.value);
         }
         Some(adapter)
     }
@@ -350,6 +459,16 @@ impl TrainModel {
     fn depth(&self) -> Depth {
         match &self.trained {
             Layout::Full(_) => Depth::Embeddings,
+            // A bias of an adapted layer needs no more than its adapter; other tensors may stand anywhere, and are not
+            // worth a depth of their own.
+            Layout::Lora(Adapter { whole, modules, .. })
+                if !whole.iter().all(|tensor| {
+                    matches!(tensor.role, Role::Linear(site, _)
+                        if modules.iter().any(|module| module.site == site))
+                }) =>
+            {
+                Depth::Embeddings
+            }
             Layout::Lora(adapter) => {
                 let lowest = adapter.modules.iter().map(|module| module.site).min();
                 lowest.map_or(Depth::Nowhere, Depth::Site)
@@ -371,20 +490,19 @@ impl TrainModel {
     ) -> Pass<'a> {
         let pass = self.encoder.pass(adapters);
         Pass {
-            word_vd: match self.trained {
-                Layout::Full(_) => self.value(ParameterRole::Weight(Role::Table(TableKind::Word))),
-                Layout::Lora(_) => pass.word_vd,
-            },
+            word_vd: self
+                .parameter(ParameterRole::Weight(Role::Table(TableKind::Word)))
+                .unwrap_or(pass.word_vd),
             dropout,
             depth: self.depth(),
             ..pass
         }
     }
 
-    /// The numbers of a parameter.
-    fn value(&self, role: ParameterRole) -> &[f32] {
-        let at = self.roles.iter().position(|&other| other == role);
-        &self.parameters.all[at.expect("the model trains this parameter")].value
+    /// The numbers of a parameter, if it is one.
+    fn parameter(&self, role: ParameterRole) -> Option<&[f32]> {
+        let at = self.roles.iter().position(|&other| other == role)?;
+        Some(&self.parameters.all[at].value)
     }
 
     /// The gradients of one layer's parameters, or of those of no layer.
@@ -398,8 +516,9 @@ impl TrainModel {
     fn adapters(&self) -> Vec<Vec<LoraLayer<'_>>> {
         let Layout::Lora(adapter) = &self.trained else { return Vec::new() };
         let factors = |site| {
-            let factor = |factor| self.value(ParameterRole::Factor(site, factor));
-            Some((factor(Factor::A), factor(Factor::B)))
+            let factor = |factor| self.parameter(ParameterRole::Factor(site, factor));
+            let gain_o = self.gains.get(&site).map(Vec::as_slice);
+            Some((factor(Factor::A)?, factor(Factor::B)?, gain_o))
         };
         vec![lora_layers(adapter, self.encoder.n_layers(), factors)]
     }
@@ -420,7 +539,11 @@ impl<'a> Gradients<'a> {
     }
 
     /// The pieces of one layer's parameter gradients.
-    fn tasks(mut self, sums: LayerSums<'a>) -> Vec<Task<'a>> {
+    fn tasks(
+        mut self,
+        sums: LayerSums<'a>,
+        magnitudes: impl Fn(LinearSite) -> &'a [f32],
+    ) -> Vec<Task<'a>> {
         let mut tasks = Vec::new();
         let mut roles: Vec<ParameterRole> = self.0.keys().copied().collect();
         // Each task is on its own: their order decides no bit, only which thread has what.
@@ -433,17 +556,26 @@ impl<'a> Gradients<'a> {
                 ParameterRole::Factor(site, Factor::B) => {
                     sums.lora_b(site.kind, self.take(role), &mut tasks);
                 }
+                ParameterRole::Factor(site, Factor::Magnitude) => {
+                    let magnitude_o = magnitudes(site);
+                    sums.magnitude(site.kind, magnitude_o, self.take(role), &mut tasks);
+                }
                 ParameterRole::Weight(Role::Linear(site, Part::Weight)) => {
                     sums.linear_weight(site.kind, self.take(role), &mut tasks);
                 }
                 ParameterRole::Weight(Role::Linear(site, Part::Bias)) => {
                     sums.linear_bias(site.kind, self.take(role), &mut tasks);
                 }
-                ParameterRole::Weight(Role::Norm(layer, kind, Part::Weight)) => {
-                    let bias = ParameterRole::Weight(Role::Norm(layer, kind, Part::Bias));
-                    sums.norm(kind, self.take(role), self.take(bias), &mut tasks);
+                // Whichever comes first takes the other with it.
+                ParameterRole::Weight(Role::Norm(layer, kind, _)) => {
+                    let [weight, bias] = Part::BOTH.map(|part| {
+                        self.0.remove(&ParameterRole::Weight(Role::Norm(layer, kind, part)))
+                    });
+                    if weight.is_some() || bias.is_some() {
+                        sums.norm(kind, weight, bias, &mut tasks);
+                    }
                 }
-                // A norm's bias goes with its weight; the rest is of no layer.
+                // The rest is of no layer.
                 ParameterRole::Weight(_) => {}
             }
         }

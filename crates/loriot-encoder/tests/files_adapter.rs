@@ -122,7 +122,10 @@ fn the_written_config_has_every_key_sorted() {
         ..LoraConfig::default()
     };
     let dir = tempfile::tempdir().unwrap();
-    Adapter::init(&lora, &tiny_config(), 1).unwrap().write(dir.path()).unwrap();
+    Adapter::init(&lora, &tiny_config(), &tiny_weights(), &one_thread(), 1)
+        .unwrap()
+        .write(dir.path())
+        .unwrap();
     let want = r#"{
   "alpha_pattern": {
     "value": 0.5
@@ -166,7 +169,8 @@ fn the_written_config_has_every_key_sorted() {
 fn a_new_adapter_changes_nothing_and_depends_on_its_seed_alone() {
     let config = tiny_config();
     let some = LoraConfig { targets: names(&["query"]), ..LoraConfig::default() };
-    let all = Adapter::init(&LoraConfig::default(), &config, 7).unwrap();
+    let all =
+        Adapter::init(&LoraConfig::default(), &config, &tiny_weights(), &one_thread(), 7).unwrap();
     assert_eq!(all.modules.len(), 12);
     for module in &all.modules {
         let (o, i) = module.site.kind.shape(&config);
@@ -174,24 +178,35 @@ fn a_new_adapter_changes_nothing_and_depends_on_its_seed_alone() {
         assert!(module.b_or.iter().all(|&b| b == 0.0));
         assert_eq!(module.scale, 1.0);
     }
-    let some = Adapter::init(&some, &config, 7).unwrap();
+    let some = Adapter::init(&some, &config, &tiny_weights(), &one_thread(), 7).unwrap();
     let in_all = |site| all.modules.iter().find(|module| module.site == site).unwrap();
     assert!(some.modules.iter().all(|module| in_all(module.site) == module));
-    assert_ne!(Adapter::init(&LoraConfig::default(), &config, 8).unwrap(), all);
+    assert_ne!(
+        Adapter::init(&LoraConfig::default(), &config, &tiny_weights(), &one_thread(), 8).unwrap(),
+        all
+    );
     let gaussian = LoraConfig { init: Init::Gaussian, ..LoraConfig::default() };
-    assert_ne!(Adapter::init(&gaussian, &config, 7).unwrap().modules, all.modules);
+    assert_ne!(
+        Adapter::init(&gaussian, &config, &tiny_weights(), &one_thread(), 7).unwrap().modules,
+        all.modules
+    );
 }
 
 #[test]
 fn a_target_or_number_that_cannot_be_is_refused_with_what_could() {
-    let refusal = |lora: LoraConfig| told(&Adapter::init(&lora, &tiny_config(), 1).unwrap_err());
+    let refusal = |lora: LoraConfig| {
+        told(&Adapter::init(&lora, &tiny_config(), &tiny_weights(), &one_thread(), 1).unwrap_err())
+    };
     let lora = LoraConfig::default;
     let text = refusal(LoraConfig { targets: names(&["query", "q_proj"]), ..lora() });
     assert_says(&text, &["target `q_proj` matches no linear layer; there are: attention.output"]);
     let text = refusal(LoraConfig { targets: Targets::Pattern("(".into()), ..lora() });
     assert_says(&text, &["`(` is not a regular expression", "unclosed group", "look-around"]);
-    let refusal =
-        |lora: LoraConfig| Adapter::init(&lora, &tiny_config(), 1).unwrap_err().to_string();
+    let refusal = |lora: LoraConfig| {
+        Adapter::init(&lora, &tiny_config(), &tiny_weights(), &one_thread(), 1)
+            .unwrap_err()
+            .to_string()
+    };
     assert_says(&refusal(LoraConfig { r: 0, ..lora() }), &["LoRA's rank is 0, expected a whole"]);
     assert_says(&refusal(LoraConfig { alpha: f64::NAN, ..lora() }), &["alpha is NaN"]);
     assert_says(&refusal(LoraConfig { dropout: 1.0, ..lora() }), &["dropout is 1, expected"]);
@@ -253,23 +268,128 @@ fn the_identity_covers_numbers_scale_and_place() {
 }
 
 #[test]
-fn dora_is_refused_and_the_remedy_is_a_merge() {
-    let text = refusal(&golden("adapters/dora"));
-    assert_says(&text, &["`use_dora` is `true`, which this version does not support", "merge"]);
+fn dora_needs_its_magnitudes_and_they_need_dora() {
+    let dora = golden("adapters/dora");
+    let adapter = open(&dora);
+    assert!(adapter.config.use_dora && adapter.modules.iter().all(|m| m.magnitude_o.is_some()));
+    let edited = copy_of("adapters/dora");
+    edit_json(&edited.path().join(CONFIG), |json| json["use_dora"] = json!(false));
+    assert_says(&refusal(edited.path()), &["no linear layer", ".lora_magnitude_vector"]);
+    let text = refusal_of_config(|json| json["use_dora"] = json!(true));
+    assert_says(&text, &["has no tensor", "query.lora_magnitude_vector", "[32]"]);
+}
+
+#[test]
+fn factors_that_belong_to_changed_weights_are_refused() {
+    for init in ["pissa", "pissa_niter_4", "olora"] {
+        let text = refusal_of_config(|json| json["init_lora_weights"] = json!(init));
+        let found =
+            format!("`init_lora_weights` is `{init}`, whose factors belong to weights that were");
+        assert_says(&text, &[CONFIG, &found, "path_initial_model_for_weight_conversion"]);
+    }
+    for harmless in [json!(false), json!("gaussian"), json!("eva"), json!("orthogonal")] {
+        let dir = qkv();
+        edit_json(&dir.path().join(CONFIG), |json| json["init_lora_weights"] = harmless);
+        assert_eq!(open(dir.path()).modules, open(&golden("adapters/qkv")).modules);
+    }
+}
+
+#[test]
+fn modules_that_cannot_be_trained_whole_are_refused_with_those_that_can() {
+    let refusal = |entry: &str| {
+        let modules_to_save = vec![entry.to_owned()];
+        let lora = LoraConfig { modules_to_save, ..LoraConfig::default() };
+        let adapter = Adapter::init(&lora, &tiny_config(), &tiny_weights(), &one_thread(), 1);
+        told(&adapter.unwrap_err())
+    };
+    for entry in
+        ["query", "dense", "embeddings", "encoder.layer.0", "pooler", "pooler.dense", "x", ""]
+    {
+        let found =
+            format!("`modules_to_save` has `{entry}`, expected modules that can be trained");
+        let could = "LayerNorm, position_embeddings, token_type_embeddings, word_embeddings";
+        assert_says(&refusal(entry), &[&found, could, "--full"]);
+    }
+    let text = refusal_of_config(|json| json["modules_to_save"] = json!(["classifier"]));
+    assert_says(&text, &["`modules_to_save` has `classifier`"]);
+    let text = refusal_of_config(|json| json["modules_to_save"] = json!(["LayerNorm"]));
+    assert_says(&text, &["no tensor for a bias or saved module", "`embeddings.LayerNorm.weight`"]);
+}
+
+#[test]
+fn a_file_that_says_how_to_train_is_taken_as_it_is_or_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("peft.json");
+    let read = |json: Value| {
+        fs::write(&path, json.to_string()).unwrap();
+        LoraConfig::open_for_training(&path)
+    };
+    // What PEFT writes, defaults and all.
+    for kind in ["narrowed", "saved", "dora_all"] {
+        let json = read_json(&golden(&format!("peft/{kind}")).join(CONFIG));
+        let lora = read(json).unwrap();
+        let adapter = Adapter::init(&lora, &tiny_config(), &tiny_weights(), &one_thread(), 1);
+        let want = open(&golden(&format!("peft/{kind}")));
+        let shapes = |adapter: &Adapter| -> Vec<_> {
+            let of = |m: &loriot_encoder::adapter::LoraModule| {
+                (m.site, m.r, m.scale, m.factors().count())
+            };
+            adapter.modules.iter().map(of).collect()
+        };
+        let adapter = adapter.unwrap();
+        assert_eq!(shapes(&adapter), shapes(&want), "{kind}");
+        assert!(
+            adapter.whole.iter().map(|t| t.role).eq(want.whole.iter().map(|t| t.role)),
+            "{kind}"
+        );
+    }
+    let with = |key: &str, value: Value| {
+        let mut json = json!({ "peft_type": "LORA", "target_modules": ["query"] });
+        json[key] = value;
+        read(json)
+    };
+    for (name, init) in
+        [("pissa", Init::Pissa), ("pissa_niter_16", Init::Pissa), ("olora", Init::Olora)]
+    {
+        assert_eq!(with("init_lora_weights", json!(name)).unwrap().init, init);
+    }
+    for (key, value, said) in [
+        ("init_lora_weights", json!("loftq"), "expected `true`, `gaussian`"),
+        ("init_lora_weights", json!(false), "expected `true`, `gaussian`"),
+        ("init_lora_weights", json!("eva"), "expected `true`, `gaussian`"),
+        ("corda_config", json!({ "cov": 1 }), "does not support"),
+        ("loftq_config", json!({ "loftq_bits": 4 }), "does not support"),
+        ("megatron_config", json!({ "a": 1 }), "does not support"),
+        ("layer_replication", json!([[0, 1]]), "does not support"),
+        ("trainable_token_indices", json!([1]), "does not support"),
+        ("lora_bias", json!(true), "does not support"),
+        ("alora_invocation_tokens", json!([1]), "does not support"),
+        ("lora_alhpa", json!(16), "does not support"),
+        ("bias", json!("some"), "expected `none`, `lora_only` or `all`"),
+        ("task_type", json!("SEQ_CLS"), "expected `FEATURE_EXTRACTION` or nothing"),
+    ] {
+        let text = told(&with(key, value.clone()).unwrap_err());
+        assert_says(&text, &["peft.json", &format!("`{key}` is `{value}`"), said]);
+    }
+    for (key, value) in
+        [("lora_bias", json!(false)), ("loftq_config", json!({})), ("a_new_one", Value::Null)]
+    {
+        with(key, value).unwrap();
+    }
+    let text = with("layers_pattern", json!(["layer"])).unwrap_err().to_string();
+    assert_says(
+        &text,
+        &["`layers_pattern` is given alone, expected `layers_to_transform` beside it"],
+    );
 }
 
 #[test]
 fn features_that_would_change_the_result_are_refused_by_name() {
     for (key, value) in [
         ("peft_type", json!("LOHA")),
-        ("bias", json!("lora_only")),
-        ("bias", json!("all")),
         ("lora_bias", json!(true)),
-        ("modules_to_save", json!(["pooler"])),
-        ("init_lora_weights", json!("pissa")),
-        ("init_lora_weights", json!("pissa_niter_4")),
-        ("init_lora_weights", json!("olora")),
-        ("init_lora_weights", json!("eva")),
+        ("init_lora_weights", json!("loftq")),
+        ("init_lora_weights", json!("corda")),
         ("fan_in_fan_out", json!(true)),
         ("layer_replication", json!([[0, 1]])),
         ("trainable_token_indices", json!([1, 2])),

@@ -126,7 +126,9 @@ fn encoders_of_one_base_have_their_own_prompts_lengths_and_identities() {
 #[test]
 fn an_adapter_that_does_not_fit_is_refused_by_the_base() {
     let base = base(isas()[0], Precision::F32);
-    let error = base.read(&reading("dora", Placement::Beside)).err().unwrap();
+    let of_minilm = golden_path("minilm_adapter").to_str().unwrap().to_owned();
+    let of_minilm = Reading { adapter: Some(of_minilm), ..Reading::default() };
+    let error = base.read(&of_minilm).err().unwrap();
     assert!(matches!(error, OpenError::Adapter(_)), "{error}");
     let missing = Reading { adapter: Some("no/where/at/all".into()), ..Reading::default() };
     assert!(matches!(base.read(&missing).err().unwrap(), OpenError::Hub(_)));

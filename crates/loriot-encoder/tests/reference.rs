@@ -67,6 +67,31 @@ fn the_reference_is_pytorch_to_rounding_in_f64() {
     }
 }
 
+#[test]
+fn the_reference_of_dora_and_whole_tensors_is_peft_to_rounding_in_f64() {
+    let (golden, tiny_golden) =
+        (Golden::open("peft.safetensors"), Golden::open("tiny_bert.safetensors"));
+    let encoder = open(&tiny(), isas()[0]);
+    let ids = tiny_golden.texts();
+    for kind in ["dora_all", "saved", "bias_all"] {
+        let adapter = adapter(&format!("../peft/{kind}"), &encoder);
+        let reference = Reference::of(&encoder).with_adapter(&adapter);
+        let trace = reference.forward(&pair_texts(&ids));
+        let (got, dunit_bd) = loss(&trace.unit_bd, &tiny_golden.floats("labels"));
+        let want = golden.floats(&format!("{kind}.loss"))[0];
+        assert!((got - want).abs() < 1e-12, "{kind}: {got}, want {want}");
+        let grads = reference.backward(&trace, &dunit_bd);
+        let prefix = format!("{kind}.grad.");
+        for name in golden.names().iter().filter_map(|name| name.strip_prefix(&prefix)) {
+            let of_model = name.replace("base_model.model.", "").replace(".base_layer", "");
+            let got = grads.get(name).unwrap_or_else(|| &grads[&of_model]);
+            let want = golden.floats(&format!("{prefix}{name}"));
+            let error = norm(got.iter().zip(&want).map(|(got, want)| got - want));
+            assert!(error <= 1e-10 * norm(want) + 1e-13, "{kind}, {name}: off by {error:e}");
+        }
+    }
+}
+
 /// Three short pairs, queries before titles, and their labels.
 fn short_pairs() -> (Vec<Text<'static>>, Vec<f64>) {
     let query = |row, ids| Text { ids, key: TextKey::query(row) };
@@ -121,7 +146,7 @@ fn every_gradient_agrees_with_central_differences_with_dropout_on() {
 fn the_engine_follows_the_reference_with_dropout_on() {
     let (texts, labels) = short_pairs();
     for isa in isas() {
-        for kind in ["qkv", "all_linear", "full"] {
+        for kind in ["qkv", "all_linear", "full", "../peft/dora_all", "../peft/saved"] {
             let encoder = open(&tiny(), isa);
             let mut reference = Reference::of(&encoder).with_dropout(RATES, 11, 3);
             let trained = if kind == "full" {
@@ -140,7 +165,10 @@ fn the_engine_follows_the_reference_with_dropout_on() {
             model.backward(&loss_and_gradient(&unit_bd, &labels, d).1);
             let largest = largest(want.values().map(|grad| norm(grad.iter().copied())));
             for parameter in model.parameters().iter() {
-                let want = &want[parameter.name()];
+                // What an adapter holds whole has the model's name there.
+                let of_model = parameter.name().replace("base_model.model.", "");
+                let of_model = of_model.replace(".base_layer", "");
+                let want = want.get(parameter.name()).unwrap_or_else(|| &want[&of_model]);
                 let gradient = parameter.gradient();
                 let difference = gradient.iter().zip(want).map(|(g, w)| f64::from(*g) - w);
                 let (error, size) = (norm(difference), norm(want.iter().copied()));

@@ -102,6 +102,9 @@ impl<'a> Run<'a> {
             lora: settings.lora_dropout,
         };
         let mut model = TrainModel::new(encoder, trained, rates, settings.seed)?;
+        if let Some(ratio) = settings.loraplus_lr_ratio {
+            model.set_lora_plus(ratio);
+        }
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
         // Before a checkpoint is read, so that a resumed run fits to the same model.
         let lists = if settings.loss.is_fitted() {

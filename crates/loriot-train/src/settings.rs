@@ -38,6 +38,10 @@ pub struct TrainSettings {
     pub schedule: ScheduleKind,
     /// Steps in which it rises from 0.
     pub warmup_steps: u64,
+    /// LoRA+: what the learning rate of each factor B is multiplied with. Not written where there is none, as in runs from
+    /// before there was a choice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loraplus_lr_ratio: Option<f64>,
     /// Decoupled weight decay (AdamW); 0 is plain Adam.
     pub weight_decay: f64,
     /// Gradients are scaled down to this norm over all parameters.
@@ -71,6 +75,7 @@ impl Default for TrainSettings {
             learning_rate: 5e-4,
             schedule: ScheduleKind::Linear,
             warmup_steps: 0,
+            loraplus_lr_ratio: None,
             weight_decay: 0.0,
             max_grad_norm: None,
             hidden_dropout: 0.1,
@@ -125,6 +130,7 @@ impl TrainSettings {
             check(name, is_right, value.to_string(), "a finite number above 0")
         };
         positive("learning-rate", self.learning_rate)?;
+        positive("loraplus-lr-ratio", self.loraplus_lr_ratio.unwrap_or(1.0))?;
         positive("max-grad-norm", self.max_grad_norm.unwrap_or(1.0))?;
         let decay = self.weight_decay;
         let is_right = decay.is_finite() && decay >= 0.0;
@@ -264,6 +270,8 @@ mod tests {
         assert_eq!(settings.rows_per_step(), usize::MAX, "not 0, which would have no steps");
         let settings = TrainSettings { positive_threshold: f32::NAN, ..Default::default() };
         assert_eq!(error(settings), "`positive-threshold` is NaN, expected a finite number");
+        let settings = TrainSettings { loraplus_lr_ratio: Some(0.0), ..Default::default() };
+        assert_eq!(error(settings), "`loraplus-lr-ratio` is 0, expected a finite number above 0");
         let settings = TrainSettings { hidden_dropout: 1.0, ..Default::default() };
         assert_eq!(error(settings), "`dropout` is 1, expected from 0 to below 1");
     }

@@ -4,6 +4,7 @@
 
 mod support;
 
+use loriot_encoder::adapter::{Bias, Init, LoraConfig};
 use loriot_files::Hint;
 use loriot_train::loss::LossName;
 use loriot_train::{CheckpointEvery, Event, RunFolder, Start, TrainError, TrainSettings};
@@ -61,6 +62,40 @@ fn so_it_has_with_checkpoints_after_epochs_and_only_the_last_one_kept() {
 #[test]
 fn so_it_has_when_every_weight_is_trained() {
     resumes_from_everywhere(&Setup { adapter: None, ..Setup::short() });
+}
+
+/// Biases and saved modules stand in the checkpoint whole; of a start in the weights it holds the start, too.
+#[test]
+fn so_it_has_with_an_adapter_of_any_form() {
+    let lora = LoraConfig {
+        r: 4,
+        targets: "query,output.dense".parse().unwrap(),
+        ..LoraConfig::default()
+    };
+    let forms = [
+        LoraConfig { init: Init::Pissa, use_dora: true, bias: Bias::LoraOnly, ..lora.clone() },
+        LoraConfig { init: Init::Olora, use_rslora: true, bias: Bias::All, ..lora.clone() },
+        LoraConfig { modules_to_save: vec!["word_embeddings".into(), "LayerNorm".into()], ..lora },
+    ];
+    for fresh in forms {
+        let mut setup =
+            Setup { fresh: Some(fresh), checkpoint: CheckpointEvery::Steps(4), ..Setup::short() };
+        setup.settings.loraplus_lr_ratio = Some(4.0);
+        resumes_from_everywhere(&setup);
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_start_is_refused() {
+    let dir = tempdir().unwrap();
+    let run = dir.path().join("run");
+    let pissa = LoraConfig { r: 4, init: Init::Pissa, ..LoraConfig::default() };
+    let with = |fresh: &LoraConfig| Setup { fresh: Some(fresh.clone()), ..Setup::short() };
+    with(&pissa).run(&run, Start::New).unwrap();
+    let error =
+        with(&LoraConfig { init: Init::Olora, ..pissa }).run(&run, Start::Latest).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("belongs to another run: `trained.start_sha256` was"), "{text}");
 }
 
 /// Without dropout, equal texts of a batch share a vector.

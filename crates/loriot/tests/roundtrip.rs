@@ -101,6 +101,19 @@ fn adapters_trained_here_load_in_peft_and_merged_in_sentence_transformers() {
     for (name, model, more, max_length) in [
         ("minilm", minilm(), "", 70),
         ("tiny", tiny(), "--target all-linear --rslora --max-length 48", 48),
+        (
+            "dora",
+            tiny(),
+            "--target all-linear --dora --init-lora-weights pissa --lora-bias lora_only --max-length 48",
+            48,
+        ),
+        (
+            "saved",
+            tiny(),
+            "--init-lora-weights olora --layers 1 --rank-pattern key=2 --max-length 48 \
+             --modules-to-save LayerNorm,word_embeddings",
+            48,
+        ),
     ] {
         let model = text(&model);
         let at = |part: &str| text(&dir.path().join(format!("{name}-{part}"))).to_owned();

@@ -1,15 +1,16 @@
 //! `adapter_config.json`: PEFT's `LoraConfig`, as far as it is honoured here.
 //!
 //! ```text
-//! honoured    r, lora_alpha, lora_dropout, use_rslora, init_lora_weights (true, false, "gaussian"),
+//! honoured    r, lora_alpha, lora_dropout, use_rslora, use_dora, init_lora_weights (not "loftq", "corda" …),
 //!             target_modules, exclude_modules, rank_pattern, alpha_pattern, layers_to_transform,
-//!             layers_pattern, base_model_name_or_path, revision, task_type
-//! must be off bias, use_dora, lora_bias, modules_to_save, fan_in_fan_out, … ([`MUST_BE_OFF`])
+//!             layers_pattern, bias, modules_to_save, base_model_name_or_path, revision, task_type
+//! must be off lora_bias, fan_in_fan_out, … ([`MUST_BE_OFF`])
 //! no effect   inference_mode, peft_version, … ([`NO_EFFECT`])
 //! ```
 //!
-//! Any other key is told to the user: it may be a newer PEFT's. Written are the keys that every
-//! version of PEFT knows, sorted.
+//! Any other key of an adapter is told to the user: it may be a newer PEFT's. A file that says how to train
+//! ([`LoraConfig::open_for_training`]) may have no other key. Written are the keys that every version of PEFT knows,
+//! sorted.
 
 use super::targets::{ALL_LINEAR, Targets};
 use crate::error::AdapterError;
@@ -26,7 +27,7 @@ const MAX_BYTES: u64 = 4 << 20;
 const MAX_RANK: usize = 1 << 14;
 
 /// Features of PEFT's that change the result: each must be absent, `null`, `false` or empty.
-const MUST_BE_OFF: [&str; 17] = [
+const MUST_BE_OFF: [&str; 15] = [
     "alora_invocation_tokens",
     "arrow_config",
     "ensure_weight_tying",
@@ -35,12 +36,10 @@ const MUST_BE_OFF: [&str; 17] = [
     "layer_replication",
     "lora_bias",
     "megatron_config",
-    "modules_to_save",
     "monteclora_config",
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
     "velora_config",
     "loftq_config",
@@ -59,7 +58,19 @@ const NO_EFFECT: [&str; 9] = [
     "runtime_config",
 ];
 
-/// How A starts; B always starts at zero.
+/// Keys that change nothing about training.
+const NO_EFFECT_IN_TRAINING: [&str; 6] = [
+    "auto_mapping",
+    "inference_mode",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "runtime_config",
+];
+
+const FEATURE_EXTRACTION: &str = "FEATURE_EXTRACTION";
+
+/// How the factors start. B is zero, unless they are taken out of the weight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Init {
     /// Uniform in ±1/√inputs: PEFT's `true`.
@@ -67,6 +78,69 @@ pub enum Init {
     Kaiming,
     /// Normal with standard deviation 1/r: PEFT's `"gaussian"`.
     Gaussian,
+    /// The weight's largest singular values, taken out of it: PEFT's `"pissa"`. Always by the whole decomposition, which
+    /// `"pissa_niter_N"` approximates.
+    Pissa,
+    /// The first rows and columns of the weight's QR decomposition, taken out of it: PEFT's `"olora"`.
+    Olora,
+}
+
+impl Init {
+    /// Whether the factors are taken out of the weight.
+    pub(super) fn is_in_weight(self) -> bool {
+        matches!(self, Init::Pissa | Init::Olora)
+    }
+}
+
+impl std::str::FromStr for Init {
+    type Err = String;
+
+    /// By PEFT's names; `kaiming` is its `true`.
+    fn from_str(name: &str) -> Result<Init, String> {
+        let n_iterations = name.strip_prefix("pissa_niter_").map(str::parse::<u16>);
+        match name {
+            "true" | "kaiming" => Ok(Init::Kaiming),
+            "gaussian" => Ok(Init::Gaussian),
+            "pissa" => Ok(Init::Pissa),
+            "olora" => Ok(Init::Olora),
+            _ if n_iterations.is_some_and(|n| n.is_ok()) => Ok(Init::Pissa),
+            _ => Err(format!("expected {INIT}")),
+        }
+    }
+}
+
+/// Which biases are trained with the adapter.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bias {
+    /// None of them.
+    #[default]
+    None,
+    /// Those of adapted linear layers.
+    LoraOnly,
+    /// Every bias but the pooler's: those of linear layers and of norms.
+    All,
+}
+
+impl Bias {
+    const ALL: [Bias; 3] = [Bias::None, Bias::LoraOnly, Bias::All];
+
+    /// PEFT's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Bias::None => "none",
+            Bias::LoraOnly => "lora_only",
+            Bias::All => "all",
+        }
+    }
+}
+
+impl std::str::FromStr for Bias {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Bias, String> {
+        let found = Bias::ALL.into_iter().find(|bias| bias.name() == name);
+        found.ok_or_else(|| format!("expected {BIAS}"))
+    }
 }
 
 /// PEFT's `LoraConfig`, without the fields that are not honoured.
@@ -86,8 +160,10 @@ pub struct LoraConfig {
     pub dropout: f32,
     /// Whether the scale is alpha/√r instead of alpha/r.
     pub use_rslora: bool,
-    /// How A starts.
+    /// How the factors start.
     pub init: Init,
+    /// Whether the length of each row of the weight is trained apart from its direction: DoRA.
+    pub use_dora: bool,
     /// Which modules.
     pub targets: Targets,
     /// Which of them not.
@@ -100,6 +176,10 @@ pub struct LoraConfig {
     pub layers: Option<Vec<usize>>,
     /// What may stand before a layer's number; anything, when empty.
     pub layers_pattern: Vec<String>,
+    /// Which biases are trained as well.
+    pub bias: Bias,
+    /// Modules that are trained whole, by the ends of their names: embedding tables and norms.
+    pub modules_to_save: Vec<String>,
 }
 
 impl Default for LoraConfig {
@@ -108,18 +188,21 @@ impl Default for LoraConfig {
         LoraConfig {
             base_model: None,
             revision: None,
-            task_type: Some("FEATURE_EXTRACTION".into()),
+            task_type: Some(FEATURE_EXTRACTION.into()),
             r: 8,
             alpha: 8.0,
             dropout: 0.0,
             use_rslora: false,
             init: Init::Kaiming,
+            use_dora: false,
             targets: Targets::AllLinear,
             exclude: None,
             rank_pattern: Vec::new(),
             alpha_pattern: Vec::new(),
             layers: None,
             layers_pattern: Vec::new(),
+            bias: Bias::None,
+            modules_to_save: Vec::new(),
         }
     }
 }
@@ -133,29 +216,7 @@ impl LoraConfig {
 
     /// Reads `adapter_config.json` in `dir`, with notes on keys that are not known.
     pub(super) fn open(dir: &Path) -> Result<(LoraConfig, Vec<String>), AdapterError> {
-        let path = dir.join(FILE);
-        let file: File = read_json(&path, MAX_BYTES)?;
-        let mut entries = Entries { path, json: file.rest };
-        entries.check_features()?;
-        let config = LoraConfig {
-            base_model: entries.text("base_model_name_or_path")?,
-            revision: entries.text("revision")?,
-            task_type: entries.text("task_type")?,
-            r: entries.rank("r", 8)?,
-            alpha: entries.number("lora_alpha", 8.0)?,
-            dropout: entries.number("lora_dropout", 0.0)? as f32,
-            use_rslora: entries.flag("use_rslora")?,
-            init: entries.init()?,
-            targets: entries
-                .targets("target_modules")?
-                .ok_or_else(|| entries.wrong("target_modules", &Value::Null, TARGETS))?,
-            exclude: entries.targets("exclude_modules")?,
-            rank_pattern: entries.pattern("rank_pattern", file.rank_pattern, as_rank, RANK)?,
-            alpha_pattern: entries.pattern("alpha_pattern", file.alpha_pattern, as_alpha, ALPHA)?,
-            layers: entries.layers()?,
-            layers_pattern: entries.texts("layers_pattern")?.unwrap_or_default(),
-        };
-        config.check()?;
+        let (config, entries) = LoraConfig::read(dir.join(FILE), false)?;
         let unknown: Vec<String> = entries.json.keys().map(|key| format!("`{key}`")).collect();
         let notes = if unknown.is_empty() {
             Vec::new()
@@ -164,6 +225,53 @@ impl LoraConfig {
             vec![format!("`{path}` has keys that this version does not know, ignored: {keys}")]
         };
         Ok((config, notes))
+    }
+
+    /// Reads a file of PEFT's that says how to train. What would change the training and is not known here is refused,
+    /// so that nothing that was asked for is left out.
+    pub fn open_for_training(path: &Path) -> Result<LoraConfig, AdapterError> {
+        let (config, mut entries) = LoraConfig::read(path.to_owned(), true)?;
+        if let Some(task) = &config.task_type
+            && task != FEATURE_EXTRACTION
+        {
+            let expected = format!("`{FEATURE_EXTRACTION}` or nothing");
+            return Err(entries.wrong("task_type", &json!(task), &expected));
+        }
+        entries.json.retain(|_, value| !is_off(value));
+        match entries.json.iter().next() {
+            Some((key, value)) => Err(entries.unsupported(key, value)),
+            None => Ok(config),
+        }
+    }
+
+    /// Reads a configuration; the second value has the entries that are not known.
+    fn read(path: PathBuf, is_training: bool) -> Result<(LoraConfig, Entries), AdapterError> {
+        let file: File = read_json(&path, MAX_BYTES)?;
+        let mut entries = Entries { path, json: file.rest };
+        entries.check_features(if is_training { &NO_EFFECT_IN_TRAINING } else { &NO_EFFECT })?;
+        let config = LoraConfig {
+            base_model: entries.text("base_model_name_or_path")?,
+            revision: entries.text("revision")?,
+            task_type: entries.text("task_type")?,
+            r: entries.rank("r", 8)?,
+            alpha: entries.number("lora_alpha", 8.0)?,
+            dropout: entries.number("lora_dropout", 0.0)? as f32,
+            use_rslora: entries.flag("use_rslora")?,
+            init: if is_training { entries.init()? } else { entries.loaded_init()? },
+            use_dora: entries.flag("use_dora")?,
+            targets: entries
+                .targets("target_modules")?
+                .ok_or_else(|| entries.wrong("target_modules", &Value::Null, TARGETS))?,
+            exclude: entries.targets("exclude_modules")?,
+            rank_pattern: entries.pattern("rank_pattern", file.rank_pattern, as_rank, RANK)?,
+            alpha_pattern: entries.pattern("alpha_pattern", file.alpha_pattern, as_alpha, ALPHA)?,
+            layers: entries.layers()?,
+            layers_pattern: entries.texts("layers_pattern")?.unwrap_or_default(),
+            bias: entries.bias()?,
+            modules_to_save: entries.texts("modules_to_save")?.unwrap_or_default(),
+        };
+        config.check()?;
+        Ok((config, entries))
     }
 
     /// Refuses numbers outside their range and rules that contradict each other.
@@ -192,6 +300,21 @@ impl LoraConfig {
         Ok(())
     }
 
+    /// What [`super::Adapter::standing_alone`] is configured by: every rank twice as large, every scale the same.
+    pub(super) fn of_twice_the_rank(&self) -> LoraConfig {
+        let factor = if self.use_rslora { std::f64::consts::SQRT_2 } else { 2.0 };
+        let ranks = self.rank_pattern.iter().map(|(key, r)| (key.clone(), 2 * r));
+        let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key.clone(), factor * alpha));
+        LoraConfig {
+            r: 2 * self.r,
+            alpha: factor * self.alpha,
+            rank_pattern: ranks.collect(),
+            alpha_pattern: alphas.collect(),
+            init: Init::Kaiming,
+            ..self.clone()
+        }
+    }
+
     /// Writes `adapter_config.json` into `dir`.
     pub(super) fn write(&self, dir: &Path) -> Result<(), OutputError> {
         let alphas = self.alpha_pattern.iter().map(|(key, alpha)| (key, number(*alpha)));
@@ -211,7 +334,7 @@ impl LoraConfig {
             lora_alpha: Value,
             lora_bias: bool,
             lora_dropout: f32,
-            modules_to_save: (),
+            modules_to_save: Option<&'a Vec<String>>,
             peft_type: &'static str,
             r: usize,
             rank_pattern: BTreeMap<&'a String, usize>,
@@ -225,33 +348,37 @@ impl LoraConfig {
             alpha_pattern: alphas.collect(),
             auto_mapping: (),
             base_model_name_or_path: &self.base_model,
-            bias: "none",
+            bias: self.bias.name(),
             exclude_modules: self.exclude.as_ref().map_or(Value::Null, targets_json),
             fan_in_fan_out: false,
             inference_mode: true,
             init_lora_weights: match self.init {
                 Init::Kaiming => json!(true),
                 Init::Gaussian => json!("gaussian"),
+                // What is written stands alone.
+                Init::Pissa | Init::Olora => json!(true),
             },
             layers_pattern: Some(&self.layers_pattern).filter(|patterns| !patterns.is_empty()),
             layers_to_transform: &self.layers,
             lora_alpha: number(self.alpha),
             lora_bias: false,
             lora_dropout: self.dropout,
-            modules_to_save: (),
+            modules_to_save: Some(&self.modules_to_save).filter(|names| !names.is_empty()),
             peft_type: "LORA",
             r: self.r,
             rank_pattern: self.rank_pattern.iter().map(|(key, r)| (key, *r)).collect(),
             revision: &self.revision,
             target_modules: targets_json(&self.targets),
             task_type: &self.task_type,
-            use_dora: false,
+            use_dora: self.use_dora,
             use_rslora: self.use_rslora,
         };
         write_atomic_json(&dir.join(FILE), &written)
     }
 }
 
+const BIAS: &str = "`none`, `lora_only` or `all`";
+const INIT: &str = "`true`, `gaussian`, `pissa`, `pissa_niter_N` or `olora`";
 const RANK: &str = "a whole number from 1 to 16384";
 const ALPHA: &str = "a finite number";
 const TARGETS: &str = "a text or a list of texts";
@@ -348,30 +475,26 @@ impl Entries {
     }
 
     /// Refuses what would change the result, and drops what would not.
-    fn check_features(&mut self) -> Result<(), AdapterError> {
+    fn check_features(&mut self, no_effect: &[&str]) -> Result<(), AdapterError> {
         match self.take("peft_type") {
             Some(Value::String(kind)) if kind == "LORA" => {}
             Some(other) => return Err(self.unsupported("peft_type", &other)),
             None => return Err(self.wrong("peft_type", &Value::Null, "`LORA`")),
         }
-        if let Some(bias) = self.take("bias").filter(|bias| bias.as_str() != Some("none")) {
-            return Err(self.unsupported("bias", &bias));
-        }
         for key in MUST_BE_OFF {
-            let is_off = |value: &Value| match value {
-                Value::Bool(on) => !on,
-                Value::Array(items) => items.is_empty(),
-                Value::Object(entries) => entries.is_empty(),
-                _ => false,
-            };
             if let Some(value) = self.take(key).filter(|value| !is_off(value)) {
                 return Err(self.unsupported(key, &value));
             }
         }
-        for key in NO_EFFECT {
-            self.json.remove(key);
+        for key in no_effect {
+            self.json.remove(*key);
         }
         Ok(())
+    }
+
+    fn bias(&mut self) -> Result<Bias, AdapterError> {
+        let read = |value: &Value| value.as_str().and_then(|name| name.parse().ok());
+        Ok(self.read("bias", read, BIAS)?.unwrap_or_default())
     }
 
     fn text(&mut self, key: &str) -> Result<Option<String>, AdapterError> {
@@ -419,11 +542,29 @@ impl Entries {
         Ok(layers.filter(|layers| !layers.is_empty()))
     }
 
+    /// How training is to start.
     fn init(&mut self) -> Result<Init, AdapterError> {
+        match self.take("init_lora_weights") {
+            None | Some(Value::Bool(true)) => Ok(Init::Kaiming),
+            Some(other) => other
+                .as_str()
+                .and_then(|name| name.parse().ok())
+                .ok_or_else(|| self.wrong("init_lora_weights", &other, INIT)),
+        }
+    }
+
+    /// How the training of an adapter that is read started. Where it changed the weights, the factors mean nothing for
+    /// the model as it is.
+    fn loaded_init(&mut self) -> Result<Init, AdapterError> {
         match self.take("init_lora_weights") {
             None | Some(Value::Bool(_)) => Ok(Init::Kaiming),
             Some(Value::String(name)) if name == "gaussian" => Ok(Init::Gaussian),
-            // Some of these change the base model's own weights before training.
+            Some(Value::String(name)) if ["eva", "mica", "orthogonal"].contains(&&*name) => {
+                Ok(Init::Kaiming)
+            }
+            Some(Value::String(name)) if name.parse().is_ok_and(Init::is_in_weight) => {
+                Err(AdapterError::Unconverted { path: self.path.clone(), init: name })
+            }
             Some(other) => Err(self.unsupported("init_lora_weights", &other)),
         }
     }
@@ -441,6 +582,17 @@ impl Entries {
             None => Err(self.wrong(&format!("{key}.{name}"), &value, expected)),
         };
         entries.into_iter().map(read).collect()
+    }
+}
+
+/// Whether a feature with this value is not used.
+fn is_off(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(on) => !on,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(entries) => entries.is_empty(),
+        _ => false,
     }
 }
 

@@ -1,9 +1,60 @@
-//! How A starts: each number from a counter, so that it depends on the seed and its place alone.
+//! How the factors start: random numbers from a counter, so that each depends on the seed and its place alone, or what
+//! the weight is made of.
 
 use super::config::Init;
+use super::decompose::{Svd, qr, svd, transposed};
 use crate::architecture::LinearSite;
 use loriot_kernels::random::SplitMix64;
 use std::f64::consts::TAU;
+
+/// A and B at their start.
+pub(super) struct Factors {
+    pub(super) a_ri: Vec<f32>,
+    pub(super) b_or: Vec<f32>,
+    /// Whether `scale·B·A` is a part of the weight, to be taken out of it.
+    pub(super) is_in_weight: bool,
+}
+
+/// The factors of one layer with the given weight.
+///
+/// ```text
+/// kaiming, gaussian   A is random, B is zero
+/// pissa               W ≈ U·S·Vᵀ, the r largest singular values    A = √(S/scale)·Vᵀ    B = U·√(S/scale)
+/// olora               W = Q·R                                      A = R[:r]            B = Q[:, :r]
+/// ```
+pub(super) fn factors(
+    init: Init,
+    seed: u64,
+    site: LinearSite,
+    weight_oi: &[f32],
+    (o, i): (usize, usize),
+    (r, scale): (usize, f32),
+) -> Factors {
+    let wide = || weight_oi.iter().map(|&w| f64::from(w)).collect::<Vec<_>>();
+    let narrow = |values: &[f64]| values.iter().map(|&x| x as f32).collect::<Vec<_>>();
+    match init {
+        Init::Kaiming | Init::Gaussian => Factors {
+            a_ri: matrix(init, seed, site, (r, i)),
+            b_or: vec![0.0; o * r],
+            is_in_weight: false,
+        },
+        Init::Pissa => {
+            let Svd { values_r, mut left_rm, mut right_rn } = svd(&wide(), (o, i), r);
+            for (k, value) in values_r.iter().enumerate() {
+                let root = (value / f64::from(scale)).sqrt();
+                left_rm[k * o..][..o].iter_mut().for_each(|x| *x *= root);
+                right_rn[k * i..][..i].iter_mut().for_each(|x| *x *= root);
+            }
+            let b_or = narrow(&transposed(&left_rm, o));
+            Factors { a_ri: narrow(&right_rn), b_or, is_in_weight: true }
+        }
+        Init::Olora => {
+            let (q_ro, r_ri) = qr(&wide(), (o, i), r);
+            let b_or = narrow(&transposed(&q_ro, o));
+            Factors { a_ri: narrow(&r_ri), b_or, is_in_weight: true }
+        }
+    }
+}
 
 /// Kinds of linear layers when the numbers of A were fixed: another would change every run. A later kind needs numbers of
 /// its own.
@@ -15,7 +66,7 @@ const N_KINDS: usize = 6;
 /// kaiming    uniform in ±1/√i, which is torch's kaiming_uniform with a = √5
 /// gaussian   normal with standard deviation 1/r
 /// ```
-pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, usize)) -> Vec<f32> {
+fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, usize)) -> Vec<f32> {
     let module = (site.layer * N_KINDS + site.kind as usize) as u64;
     let key = mix(mix(seed) ^ module);
     let uniform = |counter: u64| (mix(key ^ counter) >> 11) as f64 / (1u64 << 53) as f64;
@@ -26,6 +77,7 @@ pub(super) fn matrix(init: Init, seed: u64, site: LinearSite, (r, i): (usize, us
             let radius = (-2.0 * (1.0 - uniform(2 * at)).ln()).sqrt();
             radius * (TAU * uniform(2 * at + 1)).cos() / r as f64
         }
+        Init::Pissa | Init::Olora => unreachable!("these are not random"),
     };
     (0..(r * i) as u64).map(|at| number(at) as f32).collect()
 }

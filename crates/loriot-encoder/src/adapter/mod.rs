@@ -5,42 +5,42 @@
 //! A is (r, i), B is (o, r)               merged: W += scale·B·A
 //! ```
 //!
+//! Biases, embedding tables and norms can be trained beside the factors; they stand in the adapter's file whole.
+//!
 //! An adapter is refused when it does not fit the model tensor by tensor, or uses something of
 //! PEFT's that would change its result and is not known here. Nothing of it is ever left out but a
 //! pooler's part, which no vector here depends on, and then a note says so.
 //!
 //! In reading order: `targets` a choice of layers · [`config`] what `adapter_config.json` says · `rules` which
-//! layers it means · `init` how A starts · `files` reading and writing the folder.
+//! layers it means · [`whole`] what is trained whole · `layer` one adapted layer and
+//! its weight · `init` how factors start · `decompose` singular values · `combine` several adapters as one, or one weaker ·
+//! `files` reading and writing the folder.
 
+mod combine;
 pub mod config;
+mod decompose;
 mod files;
 mod init;
+mod layer;
 mod rules;
 mod targets;
+pub mod whole;
 
 use crate::architecture::{Family, LinearSite, Part, Role};
 use crate::config::Config;
 pub use crate::error::AdapterError;
 use crate::weights::Weights;
 use crate::weights::tensor_writer::le_bytes;
-pub use config::{Init, LoraConfig};
+use crate::workers::Workers;
+pub use combine::Combination;
+pub use config::{Bias, Init, LoraConfig};
+pub(crate) use layer::Numbers;
+pub use layer::{LoraModule, Start};
 use loriot_files::Sha256Hasher;
+use rules::Planned;
+use std::borrow::Cow;
 pub use targets::{EmptyName, Targets};
-
-/// One adapted linear layer.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LoraModule {
-    /// Which layer.
-    pub site: LinearSite,
-    /// Rank.
-    pub r: usize,
-    /// What `B·A` is multiplied with.
-    pub scale: f32,
-    /// The first matrix, `(r, i)`.
-    pub a_ri: Vec<f32>,
-    /// The second matrix, `(o, r)`.
-    pub b_or: Vec<f32>,
-}
+pub use whole::WholeTensor;
 
 /// One of the trained tensors of an adapted layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,17 +49,20 @@ pub enum Factor {
     A,
     /// `(o, r)`, [`LoraModule::b_or`].
     B,
+    /// `(o)`, [`LoraModule::magnitude_o`].
+    Magnitude,
 }
 
 impl Factor {
-    /// Both, in the order of the files.
-    pub const ALL: [Factor; 2] = [Factor::A, Factor::B];
+    /// All, in the order of the files.
+    pub const ALL: [Factor; 3] = [Factor::A, Factor::B, Factor::Magnitude];
 
     /// What stands after a module's name in PEFT's files.
     pub(crate) fn end(self) -> &'static str {
         match self {
             Factor::A => ".lora_A.weight",
             Factor::B => ".lora_B.weight",
+            Factor::Magnitude => ".lora_magnitude_vector",
         }
     }
 
@@ -82,31 +85,53 @@ pub struct Adapter {
     pub config: LoraConfig,
     /// In the order of the forward pass.
     pub modules: Vec<LoraModule>,
+    /// Tensors of the model that it replaces, in the model's order.
+    pub whole: Vec<WholeTensor>,
     /// What the user should know about how the adapter was read.
     pub notes: Vec<String>,
 }
 
 impl Adapter {
-    /// A new adapter that changes nothing yet: A random, B zero.
+    /// A new adapter for the model of these `weights` that changes nothing yet: A random and B zero, or both taken out
+    /// of the weight.
     ///
-    /// The numbers depend on `seed` and on their place alone, not on what else is targeted.
-    pub fn init(lora: &LoraConfig, config: &Config, seed: u64) -> Result<Adapter, AdapterError> {
+    /// The numbers depend on `seed`, their place and the weight alone, not on what else is targeted.
+    pub fn init(
+        lora: &LoraConfig,
+        config: &Config,
+        weights: &Weights,
+        workers: &Workers,
+        seed: u64,
+    ) -> Result<Adapter, AdapterError> {
         lora.check()?;
         let plan = rules::plan(lora, config, "")?;
         rules::check_asked(lora, &plan, config)?;
-        let modules = plan.modules.iter().map(|planned| {
-            let (o, i) = planned.site.kind.shape(config);
-            LoraModule {
-                site: planned.site,
-                r: planned.r,
-                scale: lora.scale(planned.r, planned.alpha),
-                a_ri: init::matrix(lora.init, seed, planned.site, (planned.r, i)),
-                b_or: vec![0.0; o * planned.r],
-            }
+        check_ranks(lora, &plan, config)?;
+        // Singular values take a while.
+        let modules = workers.map(plan.modules.iter().collect(), |planned: &Planned| {
+            let Planned { site, r, alpha } = *planned;
+            let role = Role::Linear(site, Part::Weight);
+            let weight_oi = weights.of(role);
+            let (shape, scale) = (site.kind.shape(config), lora.scale(r, alpha));
+            let init::Factors { a_ri, b_or, is_in_weight } =
+                init::factors(lora.init, seed, site, &weight_oi, shape, (r, scale));
+            let start = is_in_weight.then(|| Start { a_ri: a_ri.clone(), b_or: b_or.clone() });
+            let magnitude_o = lora.use_dora.then(|| layer::row_norms(&weight_oi, shape.1));
+            weights.release(role);
+            LoraModule { site, r, scale, a_ri, b_or, magnitude_o, start }
         });
         Ok(Adapter {
             family: config.family,
-            modules: modules.collect(),
+            modules,
+            whole: plan
+                .whole
+                .iter()
+                .map(|spec| WholeTensor {
+                    role: spec.role,
+                    shape: spec.shape.clone(),
+                    values: weights.of(spec.role).into_owned(),
+                })
+                .collect(),
             config: rules::canonical(lora, &plan, config)?,
             notes: Vec::new(),
         })
@@ -121,17 +146,34 @@ impl Adapter {
             let role = Role::Linear(module.site, Part::Weight);
             let mut weight_oi = weights.of(role).into_owned();
             weights.release(role);
-            module.add_to(&mut weight_oi);
+            module.numbers().apply(&mut weight_oi);
             if let Some(at) = weight_oi.iter().position(|value| !value.is_finite()) {
                 let (module, value) = (self.family.module_name(module.site), weight_oi[at]);
                 return Err(AdapterError::Overflow { module, at, value });
             }
             weights.set(role, weight_oi);
         }
+        for WholeTensor { role, values, .. } in &self.whole {
+            weights.set(*role, values.clone());
+        }
         Ok(())
     }
 
-    /// A hash of all that decides what the adapter adds: layers, scales and the bits of A and B.
+    /// The adapter that does the same to the model as its files had it, as it is written: PiSSA's and OLoRA's begin in
+    /// the weights, and are converted as PEFT does it, to twice the rank and as much alpha as keeps the scale.
+    pub fn standing_alone(&self) -> Cow<'_, Adapter> {
+        if self.modules.iter().all(|module| module.start.is_none()) {
+            return Cow::Borrowed(self);
+        }
+        Cow::Owned(Adapter {
+            modules: self.modules.iter().map(LoraModule::standing_alone).collect(),
+            config: self.config.of_twice_the_rank(),
+            ..self.clone()
+        })
+    }
+
+    /// A hash of all that decides what the adapter changes: layers, scales, the bits of A and B, and tensors that it
+    /// replaces.
     pub fn sha256(&self) -> String {
         let mut hasher = Sha256Hasher::new();
         for module in &self.modules {
@@ -139,67 +181,39 @@ impl Adapter {
             hasher.field(&module.scale.to_le_bytes());
             hasher.field(&le_bytes(&module.a_ri));
             hasher.field(&le_bytes(&module.b_or));
+            // Nothing where there are none, here and below, so that the hash is that of versions that knew none.
+            if let Some(magnitude_o) = &module.magnitude_o {
+                hasher.field(&le_bytes(magnitude_o));
+            }
+            if let Some(Start { a_ri, b_or }) = &module.start {
+                hasher.field(b"start");
+                hasher.field(&le_bytes(a_ri));
+                hasher.field(&le_bytes(b_or));
+            }
+        }
+        for WholeTensor { role, values, .. } in &self.whole {
+            hasher.field(self.family.tensor_name(*role).as_bytes());
+            hasher.field(&le_bytes(values));
         }
         hasher.finish()
     }
 }
 
-impl LoraModule {
-    /// The numbers of one of its tensors, row-major.
-    pub fn factor(&self, factor: Factor) -> &[f32] {
-        match factor {
-            Factor::A => &self.a_ri,
-            Factor::B => &self.b_or,
-        }
+/// Refuses ranks that a start from the weights cannot have: they have as many directions as their smaller side.
+fn check_ranks(lora: &LoraConfig, plan: &rules::Plan, config: &Config) -> Result<(), AdapterError> {
+    if !lora.init.is_in_weight() {
+        return Ok(());
     }
-
-    pub(crate) fn factor_mut(&mut self, factor: Factor) -> &mut Vec<f32> {
-        match factor {
-            Factor::A => &mut self.a_ri,
-            Factor::B => &mut self.b_or,
-        }
-    }
-
-    /// The shape of one of its tensors.
-    pub fn shape(&self, factor: Factor) -> Vec<usize> {
-        let (r, n) = (self.r, self.factor(factor).len());
-        match factor {
-            Factor::A => vec![r, n / r],
-            Factor::B => vec![n / r, r],
-        }
-    }
-
-    /// `weight += scale·B·A`, row by row of the weight.
-    fn add_to(&self, weight_oi: &mut [f32]) {
-        let i = self.a_ri.len() / self.r;
-        let mut delta_i = vec![0.0f64; i];
-        for (weight_i, b_r) in weight_oi.chunks_exact_mut(i).zip(self.b_or.chunks_exact(self.r)) {
-            delta_i.fill(0.0);
-            for (&b, a_i) in b_r.iter().zip(self.a_ri.chunks_exact(i)) {
-                for (delta, &a) in delta_i.iter_mut().zip(a_i) {
-                    *delta += f64::from(b) * f64::from(a);
-                }
-            }
-            for (weight, delta) in weight_i.iter_mut().zip(&delta_i) {
-                *weight = (f64::from(*weight) + f64::from(self.scale) * delta) as f32;
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::architecture::LinearKind;
-
-    #[test]
-    fn a_merge_is_the_product_scaled_and_added() {
-        let site = LinearSite { layer: 0, kind: LinearKind::Query };
-        let (a_ri, b_or) = (vec![1.0, 2.0, 3.0, 4.0, 5.0, 6.0], vec![1.0, 10.0, -1.0, 0.5]);
-        let module = LoraModule { site, r: 2, scale: 0.5, a_ri, b_or };
-        let mut weight_oi = vec![100.0; 6];
-        module.add_to(&mut weight_oi);
-        // B·A = [[41, 52, 63], [1, 0.5, 0]]
-        assert_eq!(weight_oi, [120.5, 126.0, 131.5, 100.5, 100.25, 100.0]);
+    let largest = |planned: &&Planned| {
+        let (o, i) = planned.site.kind.shape(config);
+        planned.r > o.min(i)
+    };
+    match plan.modules.iter().find(largest) {
+        Some(planned) => Err(AdapterError::Range {
+            what: "rank",
+            found: planned.r.to_string(),
+            expected: "at most the smaller side of the weight that the factors are taken from",
+        }),
+        None => Ok(()),
     }
 }

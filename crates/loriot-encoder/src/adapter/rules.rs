@@ -7,13 +7,15 @@
 //! exclude_modules            the same, taken away
 //! layers_to_transform        only layers of these numbers, unless a list has the whole name
 //! rank_, alpha_pattern       the first key with `(.*\.)?KEY$` matching the name
+//! bias, modules_to_save      tensors that are trained whole ([`whole`])
 //! ```
 //!
 //! Names are those of the model as it was wrapped: `encoder.layer.0.…` after a prefix.
 
 use super::config::LoraConfig;
 use super::targets::{ALL_LINEAR, Targets};
-use crate::architecture::{Family, LinearKind, LinearSite};
+use super::whole;
+use crate::architecture::{Family, LinearKind, LinearSite, TensorSpec};
 use crate::config::Config;
 use crate::error::AdapterError;
 use regex::Regex;
@@ -30,8 +32,12 @@ pub(super) struct Planned {
 /// What a configuration means in one model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Plan {
+    /// What the model's names begin with.
+    prefix: String,
     /// In the order of the forward pass.
     pub(super) modules: Vec<Planned>,
+    /// Tensors that are trained whole, in the order of the model's.
+    pub(super) whole: Vec<TensorSpec>,
     /// Whether the rules pick the pooler as well.
     pub(super) pooler: bool,
 }
@@ -50,8 +56,12 @@ pub(super) fn plan(lora: &LoraConfig, model: &Config, prefix: &str) -> Result<Pl
             alpha: alphas.find(&name).unwrap_or(lora.alpha),
         })
     };
+    let modules: Vec<Planned> = family.linear_sites(model.n_layers).filter_map(planned).collect();
+    let saved = whole::saved(&lora.modules_to_save, model, prefix)?;
     Ok(Plan {
-        modules: family.linear_sites(model.n_layers).filter_map(planned).collect(),
+        prefix: prefix.to_owned(),
+        whole: whole::roles(lora.bias, &saved, &modules, model),
+        modules,
         pooler: lora.targets != Targets::AllLinear
             && rules.pick(&format!("{prefix}{}", family.pooler_name())),
     })
@@ -77,6 +87,7 @@ pub(super) fn check_asked(
             return Err(no_target(stranger));
         }
     }
+    whole::check_asked(&lora.modules_to_save, model)?;
     let beyond = lora.layers.iter().flatten().find(|&&layer| layer >= n_layers);
     if let Some(layer) = beyond {
         return Err(AdapterError::Range {
@@ -120,6 +131,7 @@ pub(super) fn canonical(
         config.targets = Targets::Names(names_of(&sites(wanted), model));
         (config.exclude, config.layers, config.layers_pattern) = (None, None, Vec::new());
     }
+    config.modules_to_save = whole::canonical(&lora.modules_to_save, &wanted.prefix, model)?;
     if plan(&config, model, "")?.modules != wanted.modules {
         let differing = |differs: fn(&Planned, &LoraConfig) -> bool| {
             wanted.modules.iter().filter(move |planned| differs(planned, lora))

@@ -178,3 +178,25 @@ pub(crate) fn golden_json(name: &str) -> serde_json::Value {
     serde_json::from_str(&text.unwrap_or_else(|error| panic!("{}: {error}", path.display())))
         .unwrap()
 }
+
+/// ‖g−g'‖ ≤ 1e-4·‖g‖ per tensor, plus a floor of 1e-6 of the largest: key biases are zero in theory.
+#[track_caller]
+pub(crate) fn assert_gradients(what: &str, model: &TrainModel, golden: &Golden, prefix: &str) {
+    let want_of = |name: &str| golden.floats(&format!("{prefix}.grad.{name}"));
+    let largest = largest(model.parameters().iter().map(|p| norm(want_of(p.name()))));
+    for parameter in model.parameters().iter() {
+        let want = want_of(parameter.name());
+        assert_eq!(parameter.gradient().len(), want.len(), "{}", parameter.name());
+        let gradient = parameter.gradient();
+        let difference = gradient.iter().zip(&want).map(|(g, w)| f64::from(*g) - w);
+        let (error, size) = (norm(difference), norm(want.iter().copied()));
+        assert!(
+            error <= 1e-4 * size + 1e-6 * largest,
+            "{what}, {}: off by {error:e} of {size:e}",
+            parameter.name()
+        );
+    }
+    let n_golden =
+        golden.names().iter().filter(|n| n.starts_with(&format!("{prefix}.grad."))).count();
+    assert_eq!(model.parameters().len(), n_golden, "{what}: every gradient is compared");
+}

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use loriot_encoder::config::Config;
+use loriot_encoder::weights::Weights;
+use loriot_encoder::workers::Workers;
 use loriot_files::Hint;
 use safetensors::Dtype;
 use safetensors::tensor::{SafeTensors, TensorView, serialize};
@@ -42,6 +44,14 @@ pub fn tiny() -> TempDir {
 
 pub fn tiny_config() -> Config {
     Config::open(&golden("tiny_bert")).unwrap()
+}
+
+pub fn tiny_weights() -> Weights {
+    Weights::open(&golden("tiny_bert"), &tiny_config()).unwrap()
+}
+
+pub fn one_thread() -> Workers {
+    Workers::start(1).unwrap()
 }
 
 pub fn read_json(path: &Path) -> Value {

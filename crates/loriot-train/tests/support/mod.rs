@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test helper's failure is the test's")]
 
 use loriot_data::{Pair, ReadOptions, read_pairs};
-use loriot_encoder::adapter::Adapter;
+use loriot_encoder::adapter::{Adapter, LoraConfig};
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_encoder::train_model::Trained;
 use loriot_kernels::Isa;
@@ -39,6 +39,8 @@ pub(crate) struct Setup {
     pub(crate) max_length: usize,
     /// The folder of a PEFT adapter under `tests/golden`; full fine-tuning without.
     pub(crate) adapter: Option<&'static str>,
+    /// A new adapter instead.
+    pub(crate) fresh: Option<LoraConfig>,
     pub(crate) settings: TrainSettings,
     pub(crate) train: Vec<Pair>,
     pub(crate) eval: Vec<Pair>,
@@ -67,6 +69,7 @@ impl Setup {
             model: golden("tiny_bert"),
             max_length: 48,
             adapter: Some("adapters/qkv"),
+            fresh: None,
             settings,
             train: rows[..44].to_vec(),
             eval: rows[200..260].to_vec(),
@@ -86,7 +89,12 @@ impl Setup {
             ..EncoderOptions::new(self.model.display().to_string(), Isa::from_env().unwrap())
         };
         let encoder = Encoder::open(&options).unwrap();
+        let fresh = self.fresh.as_ref().map(|lora| {
+            let (config, weights) = (&encoder.folder().config, encoder.weights().unwrap());
+            Adapter::init(lora, config, weights, encoder.workers(), self.settings.seed).unwrap()
+        });
         let trained = match self.adapter {
+            _ if fresh.is_some() => Trained::Lora(fresh.unwrap()),
             Some(name) => {
                 let config = &encoder.folder().config;
                 let mut adapter = Adapter::open(&golden(name), config).unwrap();

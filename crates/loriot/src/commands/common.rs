@@ -95,6 +95,7 @@ pub fn encoder_options(
     Ok(EncoderOptions {
         model: model.to_owned(),
         adapter: adapter.map(str::to_owned),
+        strength: None,
         max_length: reading.max_length,
         query_prompt: reading.query_prompt.clone(),
         document_prompt: reading.document_prompt.clone(),
@@ -238,6 +239,12 @@ pub fn report_notes<T>(rows: &Rows<T>) {
 pub fn parse_finite(text: &str) -> Result<f32, String> {
     let value = text.parse().ok().filter(|value: &f32| value.is_finite());
     value.ok_or_else(|| "expected a finite number".into())
+}
+
+/// Parses a strength, which NaN or infinity cannot be.
+pub fn parse_strength(text: &str) -> Result<f64, String> {
+    let value = text.parse().ok().filter(|value: &f64| value.is_finite());
+    value.ok_or_else(|| "expected a finite number, 1 for the adapter as it is".into())
 }
 
 /// Parses the `--precision` of a command that only embeds.

@@ -44,6 +44,10 @@ pub struct EvalArgs {
     labels: LabelOptions,
     #[command(flatten)]
     arithmetic: PrecisionOption,
+    /// Multiply what the adapter changes by S [default: 1]
+    #[arg(long, value_name = "S", requires = "adapter", allow_negative_numbers = true)]
+    #[arg(value_parser = common::parse_strength, help_heading = "Model")]
+    strength: Option<f64>,
     /// Rows with a label above T count as positive
     #[arg(long, value_name = "T", default_value_t = 0.5, help_heading = "Measuring")]
     #[arg(value_parser = common::parse_finite)]
@@ -72,7 +76,8 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     let labels: Vec<f32> = pairs.iter().map(|pair| pair.relevance_label).collect();
     check_classes(&labels, args.positive_threshold)?;
 
-    let options = args.model.encoder_options(args.arithmetic.precision)?;
+    let mut options = args.model.encoder_options(args.arithmetic.precision)?;
+    options.strength = args.strength;
     let encoder = common::open_encoder(&options)?;
     let scores = scores(&encoder, &pairs);
     let base_scores = match options.adapter {

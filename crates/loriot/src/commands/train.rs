@@ -9,8 +9,9 @@ use crate::message::message;
 use crate::recipe;
 use crate::report::UsageError;
 use loriot_data::{LabelScale, Pair};
+use anyhow::Context;
 use loriot_encoder::Precision;
-use loriot_encoder::adapter::{Adapter, EmptyName, LoraConfig};
+use loriot_encoder::adapter::{Adapter, Bias, EmptyName, Init, LoraConfig, Targets};
 use loriot_encoder::encoder::{Encoder, TRAINING_MAX_LENGTH};
 use loriot_encoder::folder::TrainedOn;
 use loriot_encoder::train_model::Trained;
@@ -22,6 +23,7 @@ use loriot_train::{
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 /// Training for so long without a checkpoint saves an interim one, which goes once there is a later one.
@@ -108,8 +110,14 @@ pub struct TrainArgs {
 #[command(next_help_heading = "What is trained")]
 struct TrainedOptions {
     /// Train every weight instead of an adapter
-    #[arg(long, conflicts_with_all = ["adapter", "rank", "alpha", "target", "rslora", "lora_dropout"])]
+    #[arg(long, conflicts_with_all = FRESH, conflicts_with_all = [
+        "adapter", "peft_config", "lora_dropout", "loraplus_lr_ratio",
+    ])]
     full: bool,
+    /// All about the adapter as PEFT's `adapter_config.json` says it, instead of the options below; what
+    /// cannot be honoured is refused by name
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter", conflicts_with_all = FRESH)]
+    peft_config: Option<PathBuf>,
     /// Rank of the adapter
     #[arg(long, value_name = "R", default_value_t = 8, conflicts_with = "adapter")]
     rank: usize,
@@ -124,16 +132,71 @@ struct TrainedOptions {
         conflicts_with = "adapter"
     )]
     target: String,
+    /// Linear layers among those of `--target` to leave out, in the same words
+    #[arg(long, value_name = "NAMES", conflicts_with = "adapter")]
+    exclude_modules: Option<String>,
+    /// Adapt only the encoder layers of these numbers, from 0, such as `4,5` [default: all]
+    #[arg(long, value_name = "N,…", value_delimiter = ',', conflicts_with = "adapter")]
+    layers: Vec<usize>,
+    /// Another rank for modules whose name ends in NAME or matches it; once for each
+    #[arg(long, value_name = "NAME=R", conflicts_with = "adapter", value_parser = parse_entry::<usize>)]
+    rank_pattern: Vec<(String, usize)>,
+    /// Another alpha for modules whose name ends in NAME or matches it; once for each
+    #[arg(long, value_name = "NAME=ALPHA", conflicts_with = "adapter", value_parser = parse_entry::<f64>)]
+    alpha_pattern: Vec<(String, f64)>,
     /// Scale by alpha / √rank (rank-stabilised LoRA)
     #[arg(long, conflicts_with = "adapter")]
     rslora: bool,
+    /// Train the length of each row of a weight apart from its direction (DoRA); steps take longer, and
+    /// `--lora-dropout` is before the adapter alone
+    #[arg(long, conflicts_with = "adapter")]
+    dora: bool,
+    /// How the adapter starts: `true` (random A, zero B), `gaussian` (the same by a normal distribution),
+    /// `pissa` (the weights' largest singular values) or `olora` (their QR decomposition)
+    #[arg(long, value_name = "NAME", default_value = "true", conflicts_with = "adapter")]
+    init_lora_weights: Init,
+    /// Biases trained with the adapter: `none`, `lora_only` (of adapted layers) or `all`
+    #[arg(long, value_name = "WHICH", default_value = "none", conflicts_with = "adapter")]
+    lora_bias: Bias,
+    /// Modules trained and saved whole: LayerNorm, word_embeddings, position_embeddings,
+    /// token_type_embeddings, or longer ends of their names
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', conflicts_with = "adapter")]
+    modules_to_save: Vec<String>,
     /// Dropout of hidden states, attention and adapter inputs
     /// [default: what the model's config.json says; 0 for the adapter]
     #[arg(long, value_name = "P")]
     dropout: Option<f32>,
-    /// Dropout of adapter inputs alone [default: that of `--dropout`, else 0]
+    /// Dropout of adapter inputs alone [default: what `--peft-config` says, else that of `--dropout`, else 0]
     #[arg(long, value_name = "P")]
     lora_dropout: Option<f32>,
+    /// Learning rate of the factors B as a multiple of that of A (LoRA+), such as 16 [default: the same]
+    #[arg(long, value_name = "RATIO")]
+    loraplus_lr_ratio: Option<f64>,
+}
+
+/// The options that describe a new adapter.
+const FRESH: [&str; 12] = [
+    "rank",
+    "alpha",
+    "target",
+    "exclude_modules",
+    "layers",
+    "rank_pattern",
+    "alpha_pattern",
+    "rslora",
+    "dora",
+    "init_lora_weights",
+    "lora_bias",
+    "modules_to_save",
+];
+
+/// Parses `NAME=NUMBER`. A name may hold any other `=`.
+fn parse_entry<T: FromStr>(text: &str) -> Result<(String, T), String> {
+    let (name, number) = text.rsplit_once('=').filter(|(name, _)| !name.is_empty()).unzip();
+    match (name, number.and_then(|number| number.parse().ok())) {
+        (Some(name), Some(number)) => Ok((name.to_owned(), number)),
+        _ => Err("expected a name, `=` and a number, such as `query=4`".into()),
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -284,9 +347,10 @@ pub fn run_train(args: TrainArgs) -> anyhow::Result<()> {
     let (train, eval) = (train.pairs, eval.pairs);
     let (mut encoder, start) = open_model(&args)?;
     encoder.set_trained_on(trained_on);
-    let settings = settings(&args, &encoder);
+    let fresh = fresh_adapter(&args.trained)?;
+    let settings = settings(&args, &encoder, &fresh);
     settings.check()?;
-    let trained = trained(&args, &encoder, start, &settings)?;
+    let trained = trained(&args, &encoder, start, fresh, &settings)?;
 
     let threshold = settings.positive_threshold;
     let n_positive = train.iter().filter(|pair| pair.relevance_label > threshold).count();
@@ -471,8 +535,37 @@ fn open_model(args: &TrainArgs) -> anyhow::Result<(Encoder, Option<Adapter>)> {
     Ok((common::open_encoder(&options)?, None))
 }
 
-fn settings(args: &TrainArgs, encoder: &Encoder) -> TrainSettings {
-    let TrainedOptions { dropout, lora_dropout, .. } = args.trained;
+/// A new adapter as the options, or a file of PEFT's, describe it.
+fn fresh_adapter(options: &TrainedOptions) -> anyhow::Result<LoraConfig> {
+    if let Some(path) = &options.peft_config {
+        return Ok(LoraConfig::open_for_training(path)?);
+    }
+    let targets = |option, value: &str| -> Result<Targets, UsageError> {
+        let parsed = value.parse();
+        parsed
+            .map_err(|problem: EmptyName| UsageError::new(format!("`{option} {value}` {problem}")))
+    };
+    let excluded = options.exclude_modules.as_deref();
+    Ok(LoraConfig {
+        r: options.rank,
+        alpha: options.alpha,
+        targets: targets("--target", &options.target)?,
+        exclude: excluded.map(|names| targets("--exclude-modules", names)).transpose()?,
+        layers: Some(options.layers.clone()).filter(|layers| !layers.is_empty()),
+        rank_pattern: options.rank_pattern.clone(),
+        alpha_pattern: options.alpha_pattern.clone(),
+        use_rslora: options.rslora,
+        use_dora: options.dora,
+        init: options.init_lora_weights,
+        bias: options.lora_bias,
+        modules_to_save: options.modules_to_save.clone(),
+        ..LoraConfig::default()
+    })
+}
+
+fn settings(args: &TrainArgs, encoder: &Encoder, fresh: &LoraConfig) -> TrainSettings {
+    let TrainedOptions { dropout, lora_dropout, loraplus_lr_ratio, .. } = args.trained;
+    let from_file = args.trained.peft_config.as_ref().map(|_| fresh.dropout);
     let config = &encoder.folder().config;
     let steps = &args.schedule;
     TrainSettings {
@@ -486,11 +579,12 @@ fn settings(args: &TrainArgs, encoder: &Encoder) -> TrainSettings {
         learning_rate: steps.learning_rate,
         schedule: steps.schedule,
         warmup_steps: steps.warmup_steps,
+        loraplus_lr_ratio,
         weight_decay: steps.weight_decay,
         max_grad_norm: steps.max_grad_norm,
         hidden_dropout: dropout.unwrap_or(config.hidden_dropout),
         attention_dropout: dropout.unwrap_or(config.attention_dropout),
-        lora_dropout: lora_dropout.or(dropout).unwrap_or(0.0),
+        lora_dropout: lora_dropout.or(from_file).or(dropout).unwrap_or(0.0),
         shuffle: !steps.no_shuffle,
         seed: steps.seed,
         positive_threshold: args.output.positive_threshold,
@@ -502,26 +596,18 @@ fn trained(
     args: &TrainArgs,
     encoder: &Encoder,
     start: Option<Adapter>,
+    fresh: LoraConfig,
     settings: &TrainSettings,
 ) -> anyhow::Result<Trained> {
-    let TrainedOptions { full, rank, alpha, target, rslora, .. } = &args.trained;
-    if *full {
+    if args.trained.full {
         return Ok(Trained::Full);
     }
     let mut adapter = match start {
         Some(adapter) => adapter,
         None => {
-            let lora = LoraConfig {
-                r: *rank,
-                alpha: *alpha,
-                targets: target.parse().map_err(|problem: EmptyName| {
-                    UsageError::new(format!("`--target {target}` {problem}"))
-                })?,
-                use_rslora: *rslora,
-                task_type: Some("FEATURE_EXTRACTION".into()),
-                ..LoraConfig::default()
-            };
-            Adapter::init(&lora, &encoder.folder().config, settings.seed)?
+            let weights = encoder.weights().context("the base model keeps its weights")?;
+            let config = &encoder.folder().config;
+            Adapter::init(&fresh, config, weights, encoder.workers(), settings.seed)?
         }
     };
     adapter.config.base_model = Some(args.model.model.clone());
@@ -531,8 +617,17 @@ fn trained(
 
 #[cfg(test)]
 mod tests {
-    use super::resume_command;
+    use super::{parse_entry, resume_command};
     use std::ffi::OsString;
+
+    #[test]
+    fn an_entry_is_a_name_and_a_number() {
+        assert_eq!(parse_entry(r"layer\.(1|2)=4"), Ok((r"layer\.(1|2)".to_owned(), 4)));
+        assert_eq!(parse_entry("query=0.5"), Ok(("query".to_owned(), 0.5)));
+        for wrong in ["query", "query=", "=4", "query=x"] {
+            assert!(parse_entry::<usize>(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[cfg(unix)]
     #[test]
