@@ -1,15 +1,18 @@
 //! One module per command; each exports its options (`XArgs`) and its body (`run_x`).
 
+mod catalogue_eval;
 mod columns;
 pub mod common;
 pub mod embed;
 pub mod eval;
+mod eval_text;
 pub mod full_disk;
 pub mod index;
 pub mod merge;
 pub mod merged_folder;
 pub mod output;
 pub mod search;
+mod texts;
 pub mod train;
 mod train_display;
 
