@@ -83,6 +83,9 @@ impl Right {
     }
 }
 
+/// Is given a query's place, the places of its results and their cosines, and puts other scores in the place of those.
+type Rescore<'a> = &'a dyn Fn(u32, &[u32], &mut [f64]);
+
 /// The queries of some rows, and what is right for each in a catalogue.
 pub struct Task<'a> {
     texts: &'a Texts<'a>,
@@ -111,13 +114,12 @@ impl<'a> Task<'a> {
         self.texts.catalogue.len()
     }
 
-    /// The results of each query with something right, by cosine. `rescore` is given a query's place, the places of
-    /// its results and their cosines, and puts other scores in the place of those.
+    /// The results of each query with something right, by cosine or as `rescore` has it.
     pub fn results(
         &self,
         vectors: &TextVectors,
         isa: Isa,
-        rescore: Option<&dyn Fn(u32, &[u32], &mut [f64])>,
+        rescore: Option<Rescore<'_>>,
     ) -> Vec<Retrieved> {
         let dim = vectors.dim;
         let rows = self.texts.catalogue.iter().flat_map(|&title| vectors.title(title));
@@ -150,8 +152,8 @@ impl<'a> Task<'a> {
     }
 }
 
-/// The table of what was found in a catalogue of `n_titles`; `name` is the model's beside its base.
-pub fn to_text(found: &Retrieval, n_titles: usize, name: &str) -> String {
+/// The table of what was found in a catalogue of `n_titles`; `names` are the base's and the model's.
+pub fn to_text(found: &Retrieval, n_titles: usize, names: [&str; 2]) -> String {
     let head = format!(
         "\nwhole catalogue: {n_titles} titles, {} queries with something right\n\n",
         found.n_queries
@@ -170,7 +172,7 @@ pub fn to_text(found: &Retrieval, n_titles: usize, name: &str) -> String {
             range(d.interval),
         ]
     });
-    let header = ["metric", "base", name, "difference", "interval"];
+    let header = ["metric", names[0], names[1], "difference", "interval"];
     head + &table::render(&header, &rows.collect::<Vec<_>>())
 }
 

@@ -4,14 +4,18 @@
 use super::catalogue_eval::{self, Right, Task};
 use super::common::{self, LabelOptions, ModelOptions, PrecisionOption, RowOptions};
 use super::eval_text::{ListReport, Models};
+use super::scoring::{list_scores, made_for, row_scores};
 use super::texts::{TextVectors, Texts};
 use crate::message::message;
 use crate::report::UsageError;
 use loriot_data::{LabelScale, Pair};
 use loriot_encoder::encoder::{Encoder, Reading};
 use loriot_eval::{
-    Judged, Metric, Options, ceiling, compare, evaluate, number_words, retrieval, word_overlap,
+    Judged, Metric, Options, Report, Retrieval, ceiling, compare, evaluate, number_words,
+    retrieval, word_overlap,
 };
+use loriot_index::Isa;
+use loriot_rank::Scorer;
 use loriot_train::evaluation::check_classes;
 use std::path::PathBuf;
 
@@ -37,6 +41,9 @@ in the title: a useful model ranks better than that.
 With an adapter one sentence says what it comes to: shoppers gain (the paired interval of roc_auc_per_query
 is above 0), shoppers lose, the pooled figure alone rose or fell, or no difference that this data can show.
 
+With `--scorer` the model's score is the scorer's, compared with the cosine of the base (or, without an
+adapter, of the model itself); of a catalogue it puts the 100 nearest titles in another order.
+
 With `--catalogue` each query is searched for among all titles: recall@10 and @100 are the share of the
 products judged right that are found, mrr@10 and ndcg@10 how high. What nobody judged counts as wrong.")]
 pub struct EvalArgs {
@@ -55,6 +62,9 @@ pub struct EvalArgs {
     #[arg(long, value_name = "T", default_value_t = 0.5, help_heading = "Measuring")]
     #[arg(value_parser = common::parse_finite)]
     positive_threshold: f32,
+    /// Score by this scorer, of `loriot calibrate`, beside the base's cosine
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    scorer: Option<PathBuf>,
     /// Search all titles of these files for the rows' queries as well; without a file, the titles of the rows
     #[arg(long, value_name = "FILE", num_args = 0.., help_heading = "Measuring")]
     catalogue: Option<Vec<PathBuf>>,
@@ -104,8 +114,12 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
         Some((titles, right, is_one_class)) => (titles, Some(right), is_one_class),
     };
 
+    let scorer = args.scorer.as_deref().map(Scorer::open).transpose()?;
     let options = args.model.encoder_options(args.arithmetic.precision)?;
     let encoder = common::open_encoder(&options)?;
+    if let Some((path, scorer)) = args.scorer.as_deref().zip(scorer.as_ref()) {
+        scorer.check_encoder(path, &made_for(&encoder))?;
+    }
     let texts = Texts::new(&pairs, &catalogue_titles);
     let vectors = texts.embed(&encoder);
     let base_vectors = match options.adapter {
@@ -113,20 +127,22 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
         Some(_) => Some(texts.embed(&base_of(&encoder)?)),
     };
 
+    let judge = Judge {
+        args: &args,
+        pairs: &pairs,
+        texts: &texts,
+        vectors: &vectors,
+        base: base_vectors.as_ref(),
+        scorer: scorer.as_ref(),
+    };
     let lists = match is_one_class {
         true => {
             message!("note: all rows count alike, so that there is no order of lists to measure");
             None
         }
-        false => Some(args.measure_lists(&pairs, &texts, &vectors, base_vectors.as_ref())),
+        false => Some(judge.lists()),
     };
-    let found = right.map(|right| {
-        let task = Task::new(&texts, &pairs, right);
-        let of_model = task.results(&vectors, encoder.isa(), None);
-        let of_base = base_vectors.map(|vectors| task.results(&vectors, encoder.isa(), None));
-        let n_resamples = args.bootstrap as usize;
-        (retrieval(&of_model, of_base.as_deref(), n_resamples, args.seed), task.n_titles())
-    });
+    let found = right.map(|right| judge.catalogue(right, encoder.isa()));
     if args.json {
         let mut object = lists.map(|lists| lists.to_json()).unwrap_or_default();
         if let Some((found, n_titles)) = &found {
@@ -136,7 +152,7 @@ pub fn run_eval(args: EvalArgs) -> anyhow::Result<()> {
     }
     let mut text = lists.map(|lists| lists.to_text()).unwrap_or_default();
     if let Some((found, n_titles)) = &found {
-        text += &catalogue_eval::to_text(found, *n_titles, "adapter");
+        text += &catalogue_eval::to_text(found, *n_titles, judge.names());
     }
     common::print_text(&text)
 }
@@ -165,19 +181,41 @@ fn base_of(encoder: &Encoder) -> anyhow::Result<Encoder> {
     })?)
 }
 
-fn labels(pairs: &[Pair]) -> Vec<f32> {
+pub(super) fn labels(pairs: &[Pair]) -> Vec<f32> {
     pairs.iter().map(|pair| pair.relevance_label).collect()
 }
 
-impl EvalArgs {
-    fn measure_lists(
-        &self,
-        pairs: &[Pair],
-        texts: &Texts<'_>,
-        vectors: &TextVectors,
-        base: Option<&TextVectors>,
-    ) -> ListReport {
-        let scores = vectors.cosines(texts);
+/// What is measured: a model's vectors, those of its base where it has an adapter, and a scorer over the former.
+struct Judge<'a> {
+    args: &'a EvalArgs,
+    pairs: &'a [Pair],
+    texts: &'a Texts<'a>,
+    vectors: &'a TextVectors,
+    base: Option<&'a TextVectors>,
+    scorer: Option<&'a Scorer>,
+}
+
+impl Judge<'_> {
+    /// What the tables call the base and the model.
+    fn names(&self) -> [&'static str; 2] {
+        match (self.base, self.scorer) {
+            (_, None) => ["base", "adapter"],
+            (Some(_), Some(_)) => ["base", "scorer"],
+            (None, Some(_)) => ["cosine", "scorer"],
+        }
+    }
+
+    /// What the model is compared with: the base, and for a scorer without one the cosine alone.
+    fn base_vectors(&self) -> Option<&TextVectors> {
+        self.base.or(self.scorer.map(|_| self.vectors))
+    }
+
+    fn lists(&self) -> ListReport {
+        let Judge { args, pairs, texts, vectors, .. } = *self;
+        let scores = match self.scorer {
+            None => vectors.cosines(texts),
+            Some(scorer) => row_scores(scorer, texts, vectors),
+        };
         let labels: Vec<f64> = labels(pairs).into_iter().map(f64::from).collect();
         let grades = grades(pairs);
         let words = number_words(pairs.iter().map(|pair| pair.product_title.as_str()));
@@ -189,29 +227,54 @@ impl EvalArgs {
             titles: Some(&words),
         };
         let options = Options {
-            positive_threshold: f64::from(self.positive_threshold),
-            n_bootstrap: self.bootstrap as usize,
-            seed: self.seed,
+            positive_threshold: f64::from(args.positive_threshold),
+            n_bootstrap: args.bootstrap as usize,
+            seed: args.seed,
             ..Options::default()
         };
-        let models = match base {
+        let models = match self.base_vectors() {
             None => Models::Alone(evaluate(&judged, &options)),
             Some(base) => Models::BesideBase(compare(&judged, &base.cosines(texts), &options)),
         };
-        let overlap: Vec<f64> =
-            pairs.iter().map(|pair| word_overlap(&pair.query, &pair.product_title)).collect();
-        let of_order = Options { n_bootstrap: 0, only: Metric::OF_ORDER, ..options.clone() };
         ListReport {
             models,
-            overlap: evaluate(&Judged { scores: &overlap, ..judged }, &of_order),
-            ceiling: ceiling(&judged, &texts.title_of, options.positive_threshold, self.seed),
-            name: "adapter",
+            overlap: overlap_report(pairs, &judged, &options),
+            ceiling: ceiling(&judged, &texts.title_of, options.positive_threshold, args.seed),
+            names: self.names(),
         }
+    }
+
+    /// What is found in the catalogue, and how many titles it has.
+    fn catalogue(&self, right: Right, isa: Isa) -> (Retrieval, usize) {
+        let Judge { args, pairs, texts, vectors, .. } = *self;
+        let task = Task::new(texts, pairs, right);
+        let of_model = match self.scorer {
+            None => task.results(vectors, isa, None),
+            Some(scorer) => {
+                let rescore = |query: u32, titles: &[u32], scores: &mut [f64]| {
+                    let rescored = list_scores(scorer, texts, vectors, (query, titles), scores);
+                    scores.copy_from_slice(&rescored);
+                };
+                task.results(vectors, isa, Some(&rescore))
+            }
+        };
+        let of_base = self.base_vectors().map(|vectors| task.results(vectors, isa, None));
+        let n_resamples = args.bootstrap as usize;
+        let found = retrieval(&of_model, of_base.as_deref(), n_resamples, args.seed);
+        (found, task.n_titles())
     }
 }
 
+/// How word overlap orders the rows of `judged`.
+pub(super) fn overlap_report(pairs: &[Pair], judged: &Judged<'_>, options: &Options) -> Report {
+    let scores: Vec<f64> =
+        pairs.iter().map(|pair| word_overlap(&pair.query, &pair.product_title)).collect();
+    let of_order = Options { n_bootstrap: 0, only: Metric::OF_ORDER, ..options.clone() };
+    evaluate(&Judged { scores: &scores, ..*judged }, &of_order)
+}
+
 /// The grades, where every row has one.
-fn grades(pairs: &[Pair]) -> Option<Vec<f64>> {
+pub(super) fn grades(pairs: &[Pair]) -> Option<Vec<f64>> {
     let grades: Vec<f64> = pairs.iter().filter_map(|pair| pair.grade.map(f64::from)).collect();
     if !grades.is_empty() && grades.len() < pairs.len() {
         let missing = pairs.len() - grades.len();

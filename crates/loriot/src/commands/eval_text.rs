@@ -12,8 +12,8 @@ pub struct ListReport {
     pub overlap: Report,
     /// What the labels' own noise allows.
     pub ceiling: Option<Ceiling>,
-    /// What the tables call the model beside its base: `adapter` or `scorer`.
-    pub name: &'static str,
+    /// What the tables call the base, and the model beside it.
+    pub names: [&'static str; 2],
 }
 
 /// One model, or two beside each other.
@@ -83,13 +83,13 @@ impl ListReport {
         text += "\n";
         text += &match &self.models {
             Models::Alone(report) => alone_table(report),
-            Models::BesideBase(comparison) => comparison_tables(comparison, self.name),
+            Models::BesideBase(comparison) => comparison_tables(comparison, self.names),
         };
         text + &self.thresholds_text()
     }
 
     /// How word overlap, the base and the model order the rows.
-    fn order_table(&self) -> String {
+    pub fn order_table(&self) -> String {
         let overlap = |metric: Metric| number(self.overlap.value(metric));
         let difference =
             |d: &Difference| d.value.map_or_else(|| "–".into(), |x| format!("{x:+.4}"));
@@ -121,7 +121,8 @@ impl ListReport {
                 };
                 let rows = model.metrics.iter().zip(&base.metrics).zip(differences);
                 let rows = rows.filter(|((m, _), _)| of_order(&m.metric)).map(row);
-                let header = ["order", "word overlap", "base", self.name, "difference", "interval"];
+                let [base, name] = self.names;
+                let header = ["order", "word overlap", base, name, "difference", "interval"];
                 table::render(&header, &rows.collect::<Vec<_>>())
             }
         }
@@ -150,9 +151,9 @@ impl ListReport {
                 for ((metric, cut), (_, base_cut)) in
                     cuts_of.into_iter().zip(cuts(&comparison.base))
                 {
-                    let name = self.name;
+                    let [base, name] = self.names;
                     text += &format!(
-                        "{metric}: positive from {base_cut:.4} on (base), {cut:.4} on ({name})\n"
+                        "{metric}: positive from {base_cut:.4} on ({base}), {cut:.4} on ({name})\n"
                     );
                 }
             }
@@ -184,7 +185,8 @@ fn alone_table(report: &Report) -> String {
 
 /// What differs, with its interval, and below it the intervals of each: side by side they would need more than
 /// the 80 columns of a terminal.
-fn comparison_tables(comparison: &Comparison, name: &str) -> String {
+fn comparison_tables(comparison: &Comparison, names: [&str; 2]) -> String {
+    let [base_name, name] = names;
     let Comparison { model, base, differences } = comparison;
     let differences = differences.iter().filter(|d| !Metric::OF_ORDER.contains(&d.metric));
     let rows = others(model).zip(others(base)).zip(differences).map(|((m, b), d)| {
@@ -197,14 +199,14 @@ fn comparison_tables(comparison: &Comparison, name: &str) -> String {
             number(random(m)),
         ]
     });
-    let header = ["metric", "base", name, "difference", "interval", "random order"];
+    let header = ["metric", base_name, name, "difference", "interval", "random order"];
     let mut text = table::render(&header, &rows.collect::<Vec<_>>());
     let both = || model.metrics.iter().zip(&base.metrics);
     let has_interval = both().any(|(m, b)| m.interval.is_some() || b.interval.is_some());
     if has_interval {
         let rows =
             both().map(|(m, b)| vec![m.metric.to_string(), range(b.interval), range(m.interval)]);
-        let header = ["interval of", "base", name];
+        let header = ["interval of", base_name, name];
         text += &format!("\n{}", table::render(&header, &rows.collect::<Vec<_>>()));
     }
     text
@@ -287,7 +289,8 @@ mod tests {
             Ceiling { n_repeats: 892, noise: 0.15, within: 0.188, reader: order, panel: order };
         [alone, beside].map(|models| {
             let overlap = evaluate(&judged, &Options { only: Metric::OF_ORDER, ..options.clone() });
-            ListReport { models, overlap, ceiling: Some(ceiling), name: "adapter" }.to_text()
+            ListReport { models, overlap, ceiling: Some(ceiling), names: ["base", "adapter"] }
+                .to_text()
         })
     }
 
