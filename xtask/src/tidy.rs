@@ -12,6 +12,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("loriot-kernels", &[]),
     ("loriot-data", &[]),
     ("loriot-eval", &[]),
+    ("loriot-rank", &[]),
     ("loriot-encoder", &["loriot-kernels"]),
     ("loriot-index", &["loriot-kernels"]),
     ("loriot-train", &["loriot-encoder", "loriot-kernels", "loriot-data", "loriot-eval"]),
@@ -26,6 +27,7 @@ const EDGES: &[(&str, &[&str])] = &[
             "loriot-index",
             "loriot-train",
             "loriot-search",
+            "loriot-rank",
         ],
     ),
     (

@@ -13,6 +13,19 @@ pub struct Cut {
     pub threshold: f64,
 }
 
+/// A threshold for a wanted precision (rows scoring at least this are taken for positive), and what it gives.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PrecisionCut {
+    /// Midway between the neighbouring scores.
+    pub threshold: f64,
+    /// Share of the rows above it that are positive.
+    pub precision: f64,
+    /// Share of the positive rows that are above it.
+    pub recall: f64,
+    /// Rows above it.
+    pub n_rows: usize,
+}
+
 /// Area under the ROC curve: the chance that a positive row outscores a negative one, ties ½.
 ///
 /// `U / (P·N)` with `U` from midranks, as in scikit-learn. `None` when only one class is there.
@@ -63,6 +76,32 @@ pub fn best_f1(scores: &[f64], positive: &[bool]) -> Option<Cut> {
 /// tried as well. `None` without rows.
 pub fn best_accuracy(scores: &[f64], positive: &[bool]) -> Option<Cut> {
     Sweep::of_rows(scores, positive).best_accuracy(&[1])
+}
+
+/// The lowest threshold above which at least a share `precision` of the rows is positive.
+///
+/// `None` where no threshold that lets `min_rows` rows pass reaches it: of few rows, some share is high by chance.
+pub fn cut_for_precision(
+    scores: &[f64],
+    positive: &[bool],
+    precision: f64,
+    min_rows: usize,
+) -> Option<PrecisionCut> {
+    let sweep = Sweep::of_rows(scores, positive);
+    let n_positive = positive.iter().filter(|positive| **positive).count() as f64;
+    let mut lowest = None;
+    sweep.walk(&[1], |_, after, end| {
+        let reached = after.positive / (after.positive + after.negative);
+        if reached >= precision && end >= min_rows {
+            lowest = Some((reached, after.positive / n_positive, end));
+        }
+    });
+    lowest.map(|(precision, recall, end)| PrecisionCut {
+        threshold: sweep.threshold(end),
+        precision,
+        recall,
+        n_rows: end,
+    })
 }
 
 /// Rows in the order of falling scores.
@@ -305,6 +344,22 @@ mod tests {
         assert!(close(f1.value, 6.0 / 7.0) && close(f1.threshold, 0.3));
         let accuracy = best_accuracy(&scores, &positive).unwrap();
         assert!(close(accuracy.value, 0.8) && close(accuracy.threshold, 0.7));
+    }
+
+    #[test]
+    fn the_cut_for_a_precision_is_the_lowest_that_reaches_it() {
+        let scores = [0.9, 0.8, 0.7, 0.6, 0.5, 0.5];
+        let positive = [true, false, true, true, false, true];
+        let cut = |precision, min_rows| cut_for_precision(&scores, &positive, precision, min_rows);
+        // 1, 1/2, 2/3, 3/4, then both of the tie: 4/6.
+        let best = cut(0.7, 1).unwrap();
+        assert!(close(best.threshold, 0.55) && best.precision == 0.75 && best.recall == 0.75);
+        assert_eq!(best.n_rows, 4);
+        assert_eq!(cut(0.6, 1).unwrap().n_rows, 6);
+        assert_eq!(cut(0.9, 1).unwrap().n_rows, 1);
+        assert_eq!(cut(0.9, 2), None);
+        assert_eq!(cut_for_precision(&[0.1], &[false], 0.5, 0), None);
+        assert_eq!(cut_for_precision(&[], &[], 0.5, 0), None);
     }
 
     #[test]

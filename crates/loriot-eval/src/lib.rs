@@ -8,22 +8,34 @@
 //!
 //! In reading order: [`classify`] ROC-AUC, average precision, best F1 and accuracy ·
 //! [`correlate`] Spearman and Pearson · [`ranked`] nDCG, MRR, MAP, recall@k of one list ·
-//! [`bootstrap`] resamples and percentile intervals · [`report`] all of it at once ·
-//! [`overlap`] the word-overlap baseline.
+//! [`bootstrap`] resamples and percentile intervals · [`metric`] their names · `lists` means over queries ·
+//! [`report`] all of it at once · [`verdict`] what a comparison says in a sentence · [`noise`] the best that
+//! noisy labels allow · [`retrieval`] the search of a whole catalogue · [`overlap`] the word-overlap baseline.
 
 pub mod bootstrap;
 pub mod classify;
 pub mod correlate;
+mod lists;
+pub mod metric;
+pub mod noise;
 pub mod overlap;
 pub mod ranked;
 pub mod report;
+pub mod retrieval;
+pub mod verdict;
 
 pub use bootstrap::Interval;
-pub use classify::{Cut, average_precision, best_accuracy, best_f1, roc_auc, roc_auc_per_query};
+pub use classify::{
+    Cut, PrecisionCut, average_precision, best_accuracy, best_f1, cut_for_precision, roc_auc,
+    roc_auc_per_query,
+};
 pub use correlate::spearman;
-pub use overlap::word_overlap;
+pub use metric::Metric;
+pub use noise::{Ceiling, ceiling};
+pub use overlap::{number_words, word_overlap};
 pub use ranked::RankedList;
 pub use report::{
-    Comparison, Difference, Judged, Measured, Metric, Options, Report, compare, evaluate,
-    number_queries,
+    Comparison, Difference, Judged, Measured, Options, Report, compare, evaluate, number_queries,
 };
+pub use retrieval::{Retrieval, Retrieved, retrieval};
+pub use verdict::Verdict;

@@ -67,9 +67,14 @@ impl RankedList {
 
     /// 1 / rank of the first positive product. `None` without one.
     pub fn reciprocal_rank(&self) -> Option<f64> {
+        self.reciprocal_rank_within(usize::MAX)
+    }
+
+    /// The same where the first positive product is among the first `k`, else 0. `None` without one.
+    pub fn reciprocal_rank_within(&self, k: usize) -> Option<f64> {
         let group = self.groups.iter().find(|group| group.n_positive > 0.0)?;
         let (mut sum, mut none_yet) = (0.0, 1.0);
-        for place in 0..group.size {
+        for place in 0..group.size.min(k.saturating_sub(group.n_before)) {
             let chance = (group.n_positive / (group.size - place) as f64).min(1.0);
             sum += none_yet * chance / (group.n_before + place + 1) as f64;
             none_yet *= 1.0 - chance;
@@ -147,6 +152,8 @@ mod tests {
             &[false, true, false, true],
         );
         assert_eq!(list.reciprocal_rank(), Some(0.5));
+        assert_eq!(list.reciprocal_rank_within(2), Some(0.5));
+        assert_eq!(list.reciprocal_rank_within(1), Some(0.0));
         assert!(close(list.average_precision().unwrap(), (1.0 / 2.0 + 2.0 / 4.0) / 2.0));
         assert_eq!(list.recall(1), Some(0.0));
         assert_eq!(list.recall(2), Some(0.5));
@@ -183,11 +190,12 @@ mod tests {
             let values = |list: &RankedList| {
                 let ks = [1, 2, 3, 10];
                 let mut values = vec![list.reciprocal_rank(), list.average_precision()];
+                values.extend([1, 3].map(|k| list.reciprocal_rank_within(k)));
                 values.extend(ks.map(|k| list.recall(k)));
                 values.extend(ks.map(|k| list.ndcg(k)));
                 values
             };
-            let mut sums = vec![0.0; 10];
+            let mut sums = vec![0.0; 12];
             let orders = orders(scores.len());
             for order in &orders {
                 // A tenth per place cannot carry a row past another score.

@@ -1,13 +1,14 @@
 //! All metrics of a judged set at once, with intervals, and two models side by side.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::Hash;
 
 use crate::bootstrap::{Interval, draw};
-use crate::classify::{Sweep, roc_auc};
+use crate::classify::Sweep;
 use crate::correlate::{Ranks, weighted_pearson};
-use crate::ranked::RankedList;
+use crate::lists::{PerQuery, per_query};
+use crate::metric::Metric;
+use crate::verdict::Verdict;
 
 /// Judged rows and a model's scores of them.
 #[derive(Clone, Copy, Debug)]
@@ -19,8 +20,11 @@ pub struct Judged<'a> {
     /// The query of each row, as a number ([`number_queries`] gives one). Without it the metrics
     /// per query are left out and the bootstrap draws rows.
     pub queries: Option<&'a [u32]>,
-    /// Gains for nDCG, 0 or more, one per row; the labels where there are none.
+    /// Gains for nDCG, 0 or more, one per row; the labels where there are none. Concordance is by them as well.
     pub grades: Option<&'a [f64]>,
+    /// The words of each row's title as numbers, ascending and each once ([`crate::number_words`] gives
+    /// them; token ids do as well). Without them there is no concordance of unlike titles.
+    pub titles: Option<&'a [Vec<u32>]>,
 }
 
 /// What to measure.
@@ -34,55 +38,18 @@ pub struct Options {
     pub n_bootstrap: usize,
     /// Seed of the resamples.
     pub seed: u64,
+    /// The metrics to measure, such as [`Metric::OF_ORDER`]; all where it is empty.
+    pub only: &'static [Metric],
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { positive_threshold: 0.5, ks: vec![1, 5, 10], n_bootstrap: 1000, seed: 42 }
-    }
-}
-
-/// A metric, named in JSON and tables by its `Display`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Metric {
-    /// Over all rows, whatever their query.
-    RocAuc,
-    /// Over all rows.
-    AveragePrecision,
-    /// Over all rows.
-    BestF1,
-    /// Over all rows.
-    BestAccuracy,
-    /// Of scores and labels.
-    Spearman,
-    /// Of scores and labels.
-    Pearson,
-    /// Mean over the queries with both labels.
-    RocAucPerQuery,
-    /// Mean over the queries with a gain.
-    Ndcg(usize),
-    /// Mean reciprocal rank over the queries with a positive row.
-    Mrr,
-    /// Mean over the queries with a positive row.
-    Map,
-    /// Mean over the queries with a positive row.
-    Recall(usize),
-}
-
-impl fmt::Display for Metric {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Metric::RocAuc => f.write_str("roc_auc"),
-            Metric::RocAucPerQuery => f.write_str("roc_auc_per_query"),
-            Metric::AveragePrecision => f.write_str("average_precision"),
-            Metric::BestF1 => f.write_str("best_f1"),
-            Metric::BestAccuracy => f.write_str("best_accuracy"),
-            Metric::Spearman => f.write_str("spearman"),
-            Metric::Pearson => f.write_str("pearson"),
-            Metric::Ndcg(k) => write!(f, "ndcg@{k}"),
-            Metric::Mrr => f.write_str("mrr"),
-            Metric::Map => f.write_str("map"),
-            Metric::Recall(k) => write!(f, "recall@{k}"),
+        Options {
+            positive_threshold: 0.5,
+            ks: vec![1, 5, 10],
+            n_bootstrap: 1000,
+            seed: 42,
+            only: &[],
         }
     }
 }
@@ -146,6 +113,17 @@ pub struct Comparison {
     pub differences: Vec<Difference>,
 }
 
+impl Comparison {
+    /// What the comparison says in one sentence; `None` where the order within queries was not measured, or has
+    /// no interval.
+    pub fn verdict(&self) -> Option<Verdict> {
+        let interval = |metric: Metric| {
+            self.differences.iter().find(|difference| difference.metric == metric)?.interval
+        };
+        Verdict::of(interval(Metric::RocAucPerQuery)?, interval(Metric::RocAuc)?)
+    }
+}
+
 /// Numbers queries from 0 in the order in which they first appear.
 pub fn number_queries<Q: Eq + Hash>(queries: impl IntoIterator<Item = Q>) -> Vec<u32> {
     let mut numbers = HashMap::new();
@@ -193,14 +171,6 @@ struct Prepared<'a> {
     per_query: Vec<PerQuery>,
 }
 
-/// A metric that is the mean of its values for each query.
-struct PerQuery {
-    metric: Metric,
-    values: Vec<Option<f64>>,
-    /// The same if the query's rows were ordered at random.
-    random_order: Vec<Option<f64>>,
-}
-
 impl<'a> Prepared<'a> {
     fn new(judged: &Judged<'a>, options: &Options) -> Prepared<'a> {
         let n_rows = judged.scores.len();
@@ -210,6 +180,7 @@ impl<'a> Prepared<'a> {
             "one query per score"
         );
         assert!(judged.grades.is_none_or(|grades| grades.len() == n_rows), "one grade per score");
+        assert!(judged.titles.is_none_or(|titles| titles.len() == n_rows), "one title per score");
         let is_positive = |label: &f64| *label > options.positive_threshold;
         let positive: Vec<bool> = judged.labels.iter().map(is_positive).collect();
         let clusters = match judged.queries {
@@ -218,7 +189,7 @@ impl<'a> Prepared<'a> {
         };
         let n_clusters = clusters.iter().max().map_or(0, |last| *last as usize + 1);
         let per_query = match judged.queries {
-            Some(_) => per_query(judged, &positive, &clusters, n_clusters, &options.ks),
+            Some(_) => per_query(judged, &positive, &clusters, n_clusters, options),
             None => Vec::new(),
         };
         let mut metrics = vec![
@@ -230,6 +201,9 @@ impl<'a> Prepared<'a> {
             Metric::Pearson,
         ];
         metrics.extend(per_query.iter().map(|per_query| per_query.metric));
+        if !options.only.is_empty() {
+            metrics.retain(|metric| options.only.contains(metric));
+        }
         Prepared {
             judged: *judged,
             sweep: Sweep::new(judged.scores, &positive, &clusters),
@@ -252,7 +226,7 @@ impl<'a> Prepared<'a> {
             Metric::BestAccuracy => self.sweep.best_accuracy(weights).map(|cut| cut.value),
             Metric::Spearman => self.ranks.spearman(weights),
             Metric::Pearson => weighted_pearson(self.judged.scores, self.judged.labels, weight),
-            _ => weighted_mean(&self.of_queries(*metric)?.values, weights),
+            _ => self.of_queries(*metric)?.mean(weights),
         };
         self.metrics.iter().map(measure).collect()
     }
@@ -278,7 +252,7 @@ impl<'a> Prepared<'a> {
                     _ => None,
                 },
                 n_queries: of_queries.map(|of| of.values.iter().flatten().count()),
-                random_order: of_queries.and_then(|of| weighted_mean(&of.random_order, &ones)),
+                random_order: of_queries.and_then(|of| of.random_mean(&ones)),
             }
         };
         Report {
@@ -288,63 +262,6 @@ impl<'a> Prepared<'a> {
             metrics: self.metrics.iter().enumerate().map(measured).collect(),
         }
     }
-}
-
-/// The metrics of every query's list, and those of the list in random order.
-fn per_query(
-    judged: &Judged<'_>,
-    positive: &[bool],
-    clusters: &[u32],
-    n_clusters: usize,
-    ks: &[usize],
-) -> Vec<PerQuery> {
-    let mut metrics = vec![Metric::RocAucPerQuery, Metric::Mrr, Metric::Map];
-    metrics.extend(ks.iter().map(|k| Metric::Ndcg(*k)));
-    metrics.extend(ks.iter().map(|k| Metric::Recall(*k)));
-    let empty = |metric| PerQuery { metric, values: Vec::new(), random_order: Vec::new() };
-    let mut all: Vec<PerQuery> = metrics.into_iter().map(empty).collect();
-
-    let mut rows_of = vec![Vec::new(); n_clusters];
-    for (row, cluster) in clusters.iter().enumerate() {
-        rows_of[*cluster as usize].push(row);
-    }
-    let gains = judged.grades.unwrap_or(judged.labels);
-    for rows in &rows_of {
-        let of_rows =
-            |values: &[f64]| -> Vec<f64> { rows.iter().map(|&row| values[row]).collect() };
-        let (scores, gains) = (of_rows(judged.scores), of_rows(gains));
-        let positive: Vec<bool> = rows.iter().map(|&row| positive[row]).collect();
-        let alike = vec![0.0; rows.len()];
-        let ranked = RankedList::new(&scores, &gains, &positive);
-        let random = RankedList::new(&alike, &gains, &positive);
-        for PerQuery { metric, values, random_order } in &mut all {
-            values.push(of_list(*metric, &ranked, &scores, &positive));
-            random_order.push(of_list(*metric, &random, &alike, &positive));
-        }
-    }
-    all
-}
-
-fn of_list(metric: Metric, list: &RankedList, scores: &[f64], positive: &[bool]) -> Option<f64> {
-    match metric {
-        Metric::RocAucPerQuery => roc_auc(scores, positive),
-        Metric::Ndcg(k) => list.ndcg(k),
-        Metric::Recall(k) => list.recall(k),
-        Metric::Mrr => list.reciprocal_rank(),
-        Metric::Map => list.average_precision(),
-        _ => None,
-    }
-}
-
-fn weighted_mean(values: &[Option<f64>], weights: &[u32]) -> Option<f64> {
-    let (mut sum, mut n) = (0.0, 0.0);
-    for (value, weight) in values.iter().zip(weights) {
-        if let Some(value) = value {
-            sum += f64::from(*weight) * value;
-            n += f64::from(*weight);
-        }
-    }
-    (n > 0.0).then(|| sum / n)
 }
 
 /// `[model][metric][resample]`, NaN where undefined; no resamples where there is nothing to draw.

@@ -42,7 +42,8 @@ fn interval(report: &Report, metric: Metric) -> (f64, f64) {
 fn the_interval_covers_the_truth_about_95_times_in_100() {
     let covers = |seed: &u64| {
         let (scores, labels) = rows(*seed, 300);
-        let judged = Judged { scores: &scores, labels: &labels, queries: None, grades: None };
+        let judged =
+            Judged { scores: &scores, labels: &labels, queries: None, grades: None, titles: None };
         let (low, high) = interval(&evaluate(&judged, &options(200)), Metric::RocAuc);
         low <= 0.68 && 0.68 <= high
     };
@@ -56,8 +57,15 @@ fn rows_of_a_query_are_drawn_together() {
     let tenfold = |values: &[f64]| -> Vec<f64> { values.iter().flat_map(|v| [*v; 10]).collect() };
     let queries: Vec<u32> = (0..200).flat_map(|query| [query; 10]).collect();
     let (many_scores, many_labels) = (tenfold(&scores), tenfold(&labels));
-    let once = Judged { scores: &scores, labels: &labels, queries: None, grades: None };
-    let rows = Judged { scores: &many_scores, labels: &many_labels, queries: None, grades: None };
+    let once =
+        Judged { scores: &scores, labels: &labels, queries: None, grades: None, titles: None };
+    let rows = Judged {
+        scores: &many_scores,
+        labels: &many_labels,
+        queries: None,
+        grades: None,
+        titles: None,
+    };
     let clusters = Judged { queries: Some(&queries), ..rows };
     let of = |judged: &Judged| interval(&evaluate(judged, &options(300)), Metric::RocAuc);
     // Ten copies of each row say nothing new, and clusters know it; rows do not.
@@ -70,7 +78,13 @@ fn rows_of_a_query_are_drawn_together() {
 fn the_same_seed_gives_the_same_bits() {
     let (scores, labels) = rows(3, 150);
     let queries: Vec<u32> = (0..150).map(|row| row / 7).collect();
-    let judged = Judged { scores: &scores, labels: &labels, queries: Some(&queries), grades: None };
+    let judged = Judged {
+        scores: &scores,
+        labels: &labels,
+        queries: Some(&queries),
+        grades: None,
+        titles: None,
+    };
     let first = evaluate(&judged, &options(100));
     assert_eq!(first, evaluate(&judged, &options(100)));
     let other = evaluate(&judged, &Options { seed: 1, ..options(100) });
@@ -83,7 +97,8 @@ fn two_models_on_the_same_rows_are_told_apart_by_the_paired_difference() {
     let (scores, labels) = rows(11, 400);
     // Better by little and on the same rows: the intervals overlap, the difference's is above 0.
     let better: Vec<f64> = scores.iter().zip(&labels).map(|(s, l)| s + 0.05 * l).collect();
-    let judged = Judged { scores: &better, labels: &labels, queries: None, grades: None };
+    let judged =
+        Judged { scores: &better, labels: &labels, queries: None, grades: None, titles: None };
     let comparison = compare(&judged, &scores, &options(500));
     let (model, base) = (&comparison.model, &comparison.base);
     assert!(interval(model, Metric::RocAuc).0 < interval(base, Metric::RocAuc).1);
@@ -103,7 +118,13 @@ fn two_models_on_the_same_rows_are_told_apart_by_the_paired_difference() {
 
 #[test]
 fn one_class_leaves_roc_auc_undefined_and_the_rest_measured() {
-    let judged = Judged { scores: &[0.3, 0.2], labels: &[1.0, 0.6], queries: None, grades: None };
+    let judged = Judged {
+        scores: &[0.3, 0.2],
+        labels: &[1.0, 0.6],
+        queries: None,
+        grades: None,
+        titles: None,
+    };
     let report = evaluate(&judged, &options(100));
     assert_eq!((report.n_rows, report.n_positive, report.n_queries), (2, 2, None));
     assert_eq!(report.value(Metric::RocAuc), None);
@@ -114,10 +135,16 @@ fn one_class_leaves_roc_auc_undefined_and_the_rest_measured() {
 
 #[test]
 fn no_rows_and_one_row_are_no_panic() {
-    let none = Judged { scores: &[], labels: &[], queries: Some(&[]), grades: None };
+    let none = Judged { scores: &[], labels: &[], queries: Some(&[]), grades: None, titles: None };
     let report = evaluate(&none, &options(10));
     assert!(report.metrics.iter().all(|measured| measured.value.is_none()));
-    let one = Judged { scores: &[0.5], labels: &[1.0], queries: Some(&[4]), grades: Some(&[3.0]) };
+    let one = Judged {
+        scores: &[0.5],
+        labels: &[1.0],
+        queries: Some(&[4]),
+        grades: Some(&[3.0]),
+        titles: None,
+    };
     let report = evaluate(&one, &options(10));
     assert_eq!(report.n_queries, Some(1));
     assert_eq!(report.value(Metric::Mrr), Some(1.0));
@@ -133,6 +160,7 @@ fn grouped_metrics_are_means_over_queries_beside_the_random_order() {
         labels: &[1.0, 0.0, 0.0, 1.0, 0.0, 0.0],
         queries: Some(&queries),
         grades: Some(&[3.0, 0.0, 0.0, 2.0, 0.0, 0.0]),
+        titles: None,
     };
     let report = evaluate(&judged, &options(0));
     assert_eq!(report.n_queries, Some(3));
@@ -153,8 +181,13 @@ fn grouped_metrics_are_means_over_queries_beside_the_random_order() {
 fn a_model_that_scores_all_alike_gets_the_random_orders_values() {
     let (_, labels) = rows(5, 120);
     let queries: Vec<u32> = (0..120).map(|row| row / 6).collect();
-    let judged =
-        Judged { scores: &[0.3; 120], labels: &labels, queries: Some(&queries), grades: None };
+    let judged = Judged {
+        scores: &[0.3; 120],
+        labels: &labels,
+        queries: Some(&queries),
+        grades: None,
+        titles: None,
+    };
     for measured in evaluate(&judged, &options(0)).metrics {
         if measured.n_queries.is_some() {
             assert_eq!(measured.value, measured.random_order, "{}", measured.metric);
@@ -168,7 +201,13 @@ fn a_thousand_resamples_of_many_rows_are_a_matter_of_seconds() {
     let (scores, labels) = rows(1, 20_000);
     let base: Vec<f64> = rows(2, 20_000).0;
     let queries: Vec<u32> = (0..20_000).map(|row| row / 6).collect();
-    let judged = Judged { scores: &scores, labels: &labels, queries: Some(&queries), grades: None };
+    let judged = Judged {
+        scores: &scores,
+        labels: &labels,
+        queries: Some(&queries),
+        grades: None,
+        titles: None,
+    };
     let started = std::time::Instant::now();
     let comparison = compare(&judged, &base, &options(1000));
     let seconds = started.elapsed().as_secs_f64();
@@ -180,6 +219,12 @@ fn a_thousand_resamples_of_many_rows_are_a_matter_of_seconds() {
 fn word_overlap_is_a_score_like_any_other() {
     let rows = [("red kettle", "kettle, red"), ("red kettle", "red towel"), ("tv", "lamp")];
     let scores: Vec<f64> = rows.iter().map(|(query, title)| word_overlap(query, title)).collect();
-    let judged = Judged { scores: &scores, labels: &[1.0, 0.0, 0.0], queries: None, grades: None };
+    let judged = Judged {
+        scores: &scores,
+        labels: &[1.0, 0.0, 0.0],
+        queries: None,
+        grades: None,
+        titles: None,
+    };
     assert_eq!(evaluate(&judged, &options(0)).value(Metric::RocAuc), Some(1.0));
 }

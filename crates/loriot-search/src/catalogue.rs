@@ -295,6 +295,16 @@ impl Catalogue {
         hits.into_iter().map(|hits| hits.into_iter().map(candidate).collect()).collect()
     }
 
+    /// The unit vectors of the products `keys`, in their order; a key may occur again.
+    pub fn vectors_of(&self, keys: &[ProductKey]) -> Result<Vec<&[f32]>, CatalogueError> {
+        let vector_of = |&key: &ProductKey| {
+            let row = self.vectors.row_of(VectorId(key.0));
+            let row = row.ok_or_else(|| CatalogueError::NoProduct { path: self.dir.clone(), key });
+            Ok(self.vectors.vector(row?))
+        };
+        keys.iter().map(vector_of).collect()
+    }
+
     /// What is known of the products `keys`, in their order; a key may occur again.
     pub fn records(&self, keys: &[ProductKey]) -> Result<Vec<Record>, CatalogueError> {
         let row_of = |&key: &ProductKey| {

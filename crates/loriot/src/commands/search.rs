@@ -2,6 +2,7 @@
 
 use super::columns::Columns;
 use super::common::{self, PrecisionOption, ReadingOptions};
+use super::scoring::made_for;
 use crate::lines::Lines;
 use crate::message::message;
 use crate::report::UsageError;
@@ -10,12 +11,17 @@ use anyhow::Context;
 use loriot_encoder::Side;
 use loriot_encoder::encoder::{Encoder, EncoderOptions};
 use loriot_kernels::Isa;
-use loriot_search::{Catalogue, EncoderRecord, Found, OpenOptions, SearchOptions};
+use loriot_rank::{List, Scorer, likeness};
+use loriot_search::{
+    Candidate, Catalogue, EncoderRecord, Found, OpenOptions, ProductKey, SearchOptions, any_product,
+};
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 
 /// Queries from stdin that are embedded and searched for together, at most.
 const BATCH_QUERIES: usize = 256;
+/// Nearest products that a scorer puts in order, at least.
+const N_RESCORED: usize = 100;
 
 /// Search a catalogue
 #[derive(Debug, clap::Args)]
@@ -25,6 +31,7 @@ Examples:
   loriot search shop \"red kettle\" -k 3 --threshold 0.7 --json
   loriot search shop \"red kettle\" --columns rank,id,price
   loriot search shop --json < queries.txt
+  loriot search shop \"red kettle\" --scorer scorer.json
 
 The catalogue records the model and the adapter that embedded it. Give `--model` and `--adapter` only
 if they have moved; they must be the same.
@@ -44,10 +51,14 @@ pub struct SearchArgs {
     #[arg(long, value_name = "N", default_value_t = 100)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     ef: u32,
-    /// Leave out results with a lower cosine [default: none are left out]
+    /// Leave out results with a lower cosine, or with `--scorer` a lower score [default: none are left out]
     #[arg(long, value_name = "T", allow_negative_numbers = true)]
     #[arg(value_parser = common::parse_finite)]
     threshold: Option<f32>,
+    /// Order the nearest products by this scorer, of `loriot calibrate`: k of the 100 nearest, or of the k
+    /// nearest where k is more
+    #[arg(long, value_name = "FILE")]
+    scorer: Option<PathBuf>,
     /// Compare the query with every product even if the catalogue has a graph
     #[arg(long)]
     exact: bool,
@@ -90,6 +101,7 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
         n_threads: args.reading.n_threads(),
         isa: Isa::from_env()?,
     };
+    let scorer = args.scorer.as_deref().map(Scorer::open).transpose()?;
     let catalogue = Catalogue::open(&args.catalogue, &open_options)?;
     // Of the catalogue that is open: another may have taken its name.
     let recorded = &catalogue.manifest().encoder;
@@ -111,8 +123,12 @@ pub fn run_search(args: SearchArgs) -> anyhow::Result<()> {
         .with_text_template(template.map(str::to_owned));
     catalogue.check_encoder(&record)?;
     common::warn_of_another_template(&encoder, template);
+    if let Some((path, scorer)) = args.scorer.as_deref().zip(scorer.as_ref()) {
+        scorer.check_encoder(path, &made_for(&encoder))?;
+    }
 
-    let search = Search { args: &args, catalogue: &catalogue, columns, encoder: &encoder };
+    let (args, catalogue, encoder) = (&args, &catalogue, &encoder);
+    let search = Search { args, catalogue, columns, encoder, scorer: scorer.as_ref() };
     match &args.query {
         Some(query) => search.run(std::slice::from_ref(query)),
         None => search.run_lines(std::io::stdin()),
@@ -139,7 +155,17 @@ fn encoder_options(args: &SearchArgs, recorded: EncoderRecord) -> anyhow::Result
 #[derive(serde::Serialize)]
 struct Answer<'a> {
     query: &'a str,
-    results: &'a [Found],
+    results: &'a [Scored],
+}
+
+/// A result.
+#[derive(serde::Serialize)]
+struct Scored {
+    #[serde(flatten)]
+    found: Found,
+    /// The scorer's estimate of the label, where there is a scorer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    relevance: Option<f64>,
 }
 
 struct Search<'a> {
@@ -147,6 +173,7 @@ struct Search<'a> {
     catalogue: &'a Catalogue,
     columns: Columns,
     encoder: &'a Encoder,
+    scorer: Option<&'a Scorer>,
 }
 
 impl Search<'_> {
@@ -178,7 +205,14 @@ impl Search<'_> {
         };
         let queries: Vec<&str> = queries.iter().map(String::as_str).collect();
         let vectors_qd = self.encoder.embed(&queries, Side::Query);
-        let results = self.catalogue.search(&vectors_qd, &options)?;
+        let results: Vec<Vec<Scored>> = match self.scorer {
+            None => {
+                let results = self.catalogue.search(&vectors_qd, &options)?.into_iter();
+                let scored = |found| Scored { found, relevance: None };
+                results.map(|found| found.into_iter().map(scored).collect()).collect()
+            }
+            Some(scorer) => self.rescored(scorer, &queries, &vectors_qd, &options)?,
+        };
         for (query, results) in queries.iter().zip(&results) {
             if self.args.json {
                 common::print_json(&Answer { query, results })?;
@@ -188,19 +222,62 @@ impl Search<'_> {
                 Some(_) => String::new(),
                 None => format!("query='{}'\n", one_line(query)),
             };
-            let lines = results.iter().map(|found| self.line_of(found));
+            let lines = results.iter().map(|scored| self.line_of(scored));
             common::print_text(&(heading + &lines.collect::<String>()))?;
             if let (Some(threshold), []) = (self.args.threshold, &results[..]) {
-                message!("note: no product's cosine with `{query}` reaches {threshold}");
+                let what = if self.scorer.is_some() { "score for" } else { "cosine with" };
+                message!("note: no product's {what} `{query}` reaches {threshold}");
             }
         }
         Ok(())
     }
 
+    /// The nearest products of each query in the order of the scorer.
+    fn rescored(
+        &self,
+        scorer: &Scorer,
+        queries: &[&str],
+        vectors_qd: &[f32],
+        options: &SearchOptions,
+    ) -> anyhow::Result<Vec<Vec<Scored>>> {
+        let n_nearest = options.k.max(N_RESCORED);
+        let ef = options.ef.max(n_nearest);
+        let candidates = self.catalogue.candidates(vectors_qd, n_nearest, ef, any_product);
+        let of_query = |(query, candidates): (&&str, Vec<Candidate>)| -> anyhow::Result<_> {
+            let keys: Vec<ProductKey> = candidates.iter().map(|found| found.key).collect();
+            let records = self.catalogue.records(&keys)?;
+            let titles: Vec<&str> = records.iter().map(|record| &*record.product_title).collect();
+            let cosines: Vec<f64> = candidates.iter().map(|found| f64::from(found.score)).collect();
+            let likeness = likeness(&self.catalogue.vectors_of(&keys)?, &cosines);
+            let list = List { query, titles: &titles, cosines: &cosines, likeness: &likeness };
+            let scores = scorer.scores(&list);
+            let mut results: Vec<_> = records.into_iter().zip(candidates).zip(scores).collect();
+            // Equal scores stay in the order of their cosines.
+            results.sort_by(|a, b| b.1.total_cmp(&a.1));
+            let reaches =
+                |score: f64| options.threshold.is_none_or(|least| score >= f64::from(least));
+            let kept = results.into_iter().filter(|result| reaches(result.1)).take(options.k);
+            let scored = kept.zip(1..).map(|(((record, candidate), relevance), rank)| Scored {
+                found: Found {
+                    rank,
+                    id: record.id,
+                    score: candidate.score,
+                    product_title: record.product_title,
+                    fields: record.fields,
+                },
+                relevance: Some(relevance),
+            });
+            Ok(scored.collect())
+        };
+        queries.iter().zip(candidates).map(of_query).collect()
+    }
+
     /// The line of the reference, and after it what was asked for besides, so that a reader of the former goes
     /// on working.
-    fn line_of(&self, found: &Found) -> String {
+    fn line_of(&self, Scored { found, relevance }: &Scored) -> String {
         let (title, columns) = (one_line(&found.product_title), self.columns.line(found));
-        format!("cosine_sim_score={:.2} product='{title}'{columns}\n", found.score)
+        let relevance =
+            relevance.map_or_else(String::new, |score| format!(" relevance={score:.2}"));
+        format!("cosine_sim_score={:.2} product='{title}'{relevance}{columns}\n", found.score)
     }
 }
