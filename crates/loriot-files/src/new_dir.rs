@@ -283,6 +283,24 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_folder_that_is_brought_back_is_on_the_disk_before_anything_is_removed() {
+        let (dir, target, new) = begun();
+        let staged = new.staged.keep();
+        let aside = aside(&target);
+        fs::rename(&target, &aside).unwrap();
+        let calls = Rc::new(RefCell::new(Vec::new()));
+        let told = Rc::clone(&calls);
+        let tell = move |call: &Call| told.borrow_mut().push(call.clone());
+        observe(tell, || recover(&target).unwrap());
+        let want = [
+            Call::Rename(aside, target),
+            Call::SyncFolder(dir.path().into()),
+            Call::Remove(staged),
+        ];
+        assert_eq!(*calls.borrow(), want);
+    }
+
     #[cfg(unix)]
     #[test]
     fn a_link_stays_a_link_and_its_target_is_replaced() {
