@@ -120,6 +120,8 @@ fn hint_of(cause: &(dyn Error + 'static)) -> Option<String> {
         loriot_encoder::error::SaveError,
         loriot_files::OutputError,
         loriot_files::ReadFileError,
+        loriot_rank::FitError,
+        loriot_rank::ScorerError,
         loriot_search::CatalogueError,
         loriot_search::ManifestError,
         loriot_search::build::BuildError,
