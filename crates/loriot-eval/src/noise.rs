@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(found.n_repeats, 4000);
         assert!((found.noise - 0.16).abs() < 0.01, "{found:?}");
         assert!(found.reader.per_query > found.panel.per_query && found.panel.per_query > 0.5);
-        // A score that knows the truth reaches the ceiling, and one that does not stays under it.
+        // The same input gives the same bits.
         assert_eq!(ceiling(&judged, &titles, 0.5, 1), Some(found));
         let alone: Vec<u32> = (0..titles.len() as u32).collect();
         assert_eq!(ceiling(&judged, &alone, 0.5, 1), None, "nothing repeats");
