@@ -16,7 +16,7 @@ use loriot_files::disk::{Call, observe};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -27,6 +27,8 @@ struct Synced {
     content: HashMap<u64, Vec<u8>>,
     /// Of each folder: its names, their inodes, and whether each is a folder.
     names: HashMap<u64, BTreeMap<OsString, (u64, bool)>>,
+    /// Keeps the number of each, lest what is made after a removal gets it and passes for what was removed.
+    held: HashMap<u64, File>,
 }
 
 fn inode(path: &Path) -> u64 {
@@ -41,6 +43,8 @@ fn listing(dir: &Path) -> BTreeMap<OsString, (u64, bool)> {
 impl Synced {
     /// Everything in `dir`, as after a long time.
     fn add_all(&mut self, dir: &Path) {
+        self.hold(dir);
+        listing(dir).keys().for_each(|name| self.hold(&dir.join(name)));
         self.names.insert(inode(dir), listing(dir));
         for (name, (inode, is_folder)) in listing(dir) {
             match is_folder {
@@ -50,12 +54,19 @@ impl Synced {
         }
     }
 
+    fn hold(&mut self, path: &Path) {
+        self.held.entry(inode(path)).or_insert_with(|| File::open(path).unwrap());
+    }
+
     fn take_in(&mut self, call: &Call) {
         match call {
             Call::Sync(path) => {
+                self.hold(path);
                 self.content.insert(inode(path), fs::read(path).unwrap());
             }
             Call::SyncFolder(path) => {
+                self.hold(path);
+                listing(path).keys().for_each(|name| self.hold(&path.join(name)));
                 self.names.insert(inode(path), listing(path));
             }
             Call::Rename(..) | Call::Exchange(..) | Call::Remove(_) => {}
