@@ -10,7 +10,7 @@
 //! [`correlate`] Spearman and Pearson · [`ranked`] nDCG, MRR, MAP, recall@k of one list ·
 //! [`bootstrap`] resamples and percentile intervals · [`metric`] their names · `lists` means over queries ·
 //! [`report`] all of it at once · [`verdict`] what a comparison says in a sentence · [`noise`] the best that
-//! noisy labels allow · [`retrieval`] the search of a whole catalogue · [`overlap`] the word-overlap baseline.
+//! noisy labels allow · [`mod@retrieval`] the search of a whole catalogue · [`overlap`] the word-overlap baseline.
 
 pub mod bootstrap;
 pub mod classify;

@@ -6,8 +6,8 @@
 //!
 //! It knows texts and cosines, no encoder and no index; it starts no thread and draws no random number.
 //!
-//! In reading order: [`words`] of a text · [`features`] of a query and its results · `ridge` the regression · [`fit`]
-//! from judged lists to a [`Scorer`] · [`scorer`] its scores · [`file`] its file.
+//! In reading order: [`words`] of a text · [`features`] of a query and its results · `ridge` the regression · [`mod@fit`]
+//! from judged lists to a [`Scorer`] · [`scorer`] its scores · [`mod@file`] its file.
 
 pub mod features;
 pub mod file;
