@@ -90,15 +90,13 @@ pub fn read_judged(paths: &[PathBuf], options: &ReadOptions) -> Result<Judged, R
 /// The range of the labels, where it is plainly another than 0 to 1.
 fn own_scale(pairs: &[Pair]) -> Option<LabelScale> {
     let labels = || pairs.iter().map(|pair| pair.relevance_label);
-    let (low, high) = labels().fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), label| {
-        (low.min(label), high.max(label))
-    });
+    let scale = LabelScale::of(labels())?;
     let above = || labels().filter(|label| *label > 1.0);
     let n_above = above().count();
-    let differ = above().any(|label| label < high);
-    let is_scale = low >= 0.0
+    let differ = above().any(|label| label < scale.high());
+    let is_scale = scale.low() >= 0.0
         && n_above > 0
         && n_above.saturating_mul(ONE_ABOVE_IN) >= pairs.len()
         && (differ || n_above >= N_ALIKE);
-    is_scale.then(|| LabelScale::new(low, high)).flatten()
+    is_scale.then_some(scale)
 }

@@ -64,6 +64,14 @@ impl LabelScale {
         (low.is_finite() && high.is_finite() && low < high).then_some(LabelScale { low, high })
     }
 
+    /// The range of `labels`; `None` where they do not differ.
+    pub fn of(labels: impl Iterator<Item = f32>) -> Option<LabelScale> {
+        let (low, high) = labels.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), label| {
+            (low.min(label), high.max(label))
+        });
+        LabelScale::new(low, high)
+    }
+
     /// The lowest label.
     pub fn low(self) -> f32 {
         self.low

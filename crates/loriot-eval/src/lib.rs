@@ -32,7 +32,7 @@ pub use classify::{
 pub use correlate::spearman;
 pub use metric::Metric;
 pub use noise::{Ceiling, ceiling};
-pub use overlap::{number_words, word_overlap};
+pub use overlap::{jaccard, number_words, word_overlap};
 pub use ranked::RankedList;
 pub use report::{
     Comparison, Difference, Judged, Measured, Options, Report, compare, evaluate, number_queries,

@@ -31,7 +31,7 @@ pub fn number_words<'a>(texts: impl IntoIterator<Item = &'a str>) -> Vec<Vec<u32
 
 /// Share of the words of `a` or `b` that both have (Jaccard), in `0.0..=1.0`; both are ascending. 1 where neither
 /// has one.
-pub(crate) fn jaccard(a: &[u32], b: &[u32]) -> f64 {
+pub fn jaccard(a: &[u32], b: &[u32]) -> f64 {
     let (mut n_both, mut rest) = (0, b);
     for word in a {
         let n_below = rest.partition_point(|other| other < word);

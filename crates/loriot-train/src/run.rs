@@ -107,19 +107,14 @@ impl<'a> Run<'a> {
         }
         let mut optimiser = Adam::new(&model, settings.weight_decay, settings.max_grad_norm);
         // Before a checkpoint is read, so that a resumed run fits to the same model.
-        let lists = if settings.loss.is_fitted() {
+        let (mut lists, mut eval_lists) = (GradedLists::default(), GradedLists::default());
+        if settings.loss.is_fitted() {
             let sizes = settings.loss_terms.unwrap_or_default();
-            let lists = fit_lists(&model, &train, &sampler, sizes);
+            lists = fit_lists(&model, &train, &sampler, sizes);
+            let words = Arc::new(ProductWords::new(&eval.products));
+            eval_lists = GradedLists { words, ..lists.clone() };
             observe(Event::Fitted(&lists));
-            lists
-        } else {
-            GradedLists::default()
-        };
-        let words = match settings.loss.is_fitted() {
-            true => ProductWords::new(&eval.products),
-            false => ProductWords::default(),
-        };
-        let eval_lists = GradedLists { words: Arc::new(words), ..lists.clone() };
+        }
         for damaged in folder.damaged() {
             observe(Event::Warning(&format!("a damaged checkpoint is left out: {damaged}")));
         }

@@ -96,30 +96,38 @@ impl Default for Terms {
 }
 
 impl Loss for GradedLists {
+    /// The first term is a mean over pairs; the others compare pairs.
     fn adds_over_parts(&self) -> bool {
-        false
+        self.weights.pairwise == 0.0 && self.weights.negatives == 0.0
     }
 
-    fn gradient(&self, batch: &Batch<'_>, _step: StepSize) -> LossGradient {
+    fn gradient(&self, batch: &Batch<'_>, step: StepSize) -> LossGradient {
         let mut gradient = LossGradient::zero(batch);
-        gradient.loss = self.visit(batch, |pair, dcos| gradient.add_cosine(batch, pair, dcos));
+        let add = |pair, dcos| gradient.add_cosine(batch, pair, dcos);
+        gradient.loss = self.visit(batch, step, add);
         gradient
     }
 
     fn value(&self, batch: &Batch<'_>) -> f64 {
-        self.visit(batch, |_, _| ())
+        self.visit(batch, StepSize::of(batch.rows), |_, _| ())
     }
 }
 
 impl GradedLists {
-    /// The loss of `batch`; `visit` is given the derivative by the cosine of each row's query and a candidate.
-    fn visit(&self, batch: &Batch<'_>, mut visit: impl FnMut((usize, usize), f64)) -> f64 {
+    /// What `batch` is of the loss of a step of this `size`; `visit` is given the derivative by the cosine of each row's query
+    /// and a candidate.
+    fn visit(
+        &self,
+        batch: &Batch<'_>,
+        size: StepSize,
+        mut visit: impl FnMut((usize, usize), f64),
+    ) -> f64 {
         let step = Step::new(batch);
         // By the cosine of each candidate and its own row's query.
         let mut dcos = vec![0.0; step.pairs.len()];
         let mut loss = 0.0;
         if self.weights.pointwise != 0.0 {
-            loss += self.weights.pointwise * self.pointwise(&step, &mut dcos);
+            loss += self.weights.pointwise * self.pointwise(&step, size, &mut dcos);
         }
         if self.weights.pairwise != 0.0 {
             loss += self.weights.pairwise * self.pairwise(&step, &mut dcos);
@@ -133,8 +141,8 @@ impl GradedLists {
         loss
     }
 
-    fn pointwise(&self, step: &Step<'_>, dcos: &mut [f64]) -> f64 {
-        let n_pairs = step.pairs.len() as f64;
+    fn pointwise(&self, step: &Step<'_>, size: StepSize, dcos: &mut [f64]) -> f64 {
+        let n_pairs = size.n_candidates as f64;
         let weight = self.weights.pointwise / n_pairs;
         let Fit { scale, bias, .. } = self.fit;
         let values = step.pairs.iter().zip(dcos).map(|(pair, dcos)| {

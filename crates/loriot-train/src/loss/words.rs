@@ -1,5 +1,6 @@
 //! The words of products, to say how alike two are.
 
+use loriot_eval::jaccard;
 use std::collections::HashMap;
 
 /// The distinct tokens of each product of a data set. Tokens that all products have (the special ones, a prompt) say nothing
@@ -29,7 +30,7 @@ impl ProductWords {
         ProductWords { tokens }
     }
 
-    /// The Jaccard index of two products' words: how many they share of all they have. 1 for a product and itself, and 0 where
+    /// The Jaccard index of two products' words: how many they share of all they have. 1 for a product and itself, 0 where
     /// the words are not known.
     pub fn jaccard(&self, a: u32, b: u32) -> f64 {
         if a == b {
@@ -38,15 +39,7 @@ impl ProductWords {
         let (Some(a), Some(b)) = (self.tokens.get(a as usize), self.tokens.get(b as usize)) else {
             return 0.0;
         };
-        let (mut at_a, mut at_b, mut n_shared) = (0, 0, 0);
-        while at_a < a.len() && at_b < b.len() {
-            let (x, y) = (a[at_a], b[at_b]);
-            n_shared += usize::from(x == y);
-            at_a += usize::from(x <= y);
-            at_b += usize::from(y <= x);
-        }
-        let n_all = a.len() + b.len() - n_shared;
-        if n_all == 0 { 0.0 } else { n_shared as f64 / n_all as f64 }
+        jaccard(a, b)
     }
 }
 

@@ -71,7 +71,7 @@ Recipes (--recipe):
                       lists in a step, graded-lists, no dropout, a LoRA of
                       rank 16 on all linear layers, one pass
 
-All but the first three see a whole step (--batch-size times --gradient-accumulation-steps) at once, with the memory of one batch.")]
+All but the first three and bce see a whole step (--batch-size times --gradient-accumulation-steps) at once, with the memory of one batch.")]
 #[command(mut_arg("adapter", |arg| arg.help("Adapter to start from, instead of a fresh one")))]
 #[command(mut_arg("max_length", |arg| arg.help(
     "Longest text in tokens, [CLS] and [SEP] counted; longer ones are cut [default: what the \
@@ -402,16 +402,14 @@ fn scale_of_grades(args: &TrainArgs, train: &[Pair]) -> anyhow::Result<Option<La
     if !args.schedule.grades && (args.recipe.is_none() || !all_have_one) {
         return Ok(None);
     }
-    let grades = train.iter().filter_map(|pair| pair.grade);
-    let (low, high) = grades.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), grade| {
-        (low.min(grade), high.max(grade))
-    });
-    let Some(scale) = LabelScale::new(low, high) else {
-        let found = if low == high { "is the same in all" } else { "is in none" };
+    let grades = || train.iter().filter_map(|pair| pair.grade);
+    let Some(scale) = LabelScale::of(grades()) else {
+        let found = if grades().next().is_some() { "is the same in all" } else { "is in none" };
         return Err(UsageError::new(format!("a column `grade` {found} of the training rows"))
             .with_hint("without `--grades`, labels are trained on")
             .into());
     };
+    let (low, high) = (scale.low(), scale.high());
     message!(
         "note: grades run from {low} to {high}: trained on as 0 to 1; labels decide evaluations"
     );
